@@ -53,6 +53,23 @@ pub trait FrameSource {
 
     /// How many frames this source manages, free or not: the span without its holes.
     fn managed_frames(&self) -> u64;
+
+    /// Stops handing out blocks; frees still land. Idempotent.
+    ///
+    /// When this returns, each call of [`alloc`](Self::alloc) has either failed or its block counts as used, and no
+    /// later call succeeds until [`reopen`](Self::reopen). So an isolated source whose
+    /// [`used_frames`](Self::used_frames) is 0 is empty and stays so: its memory may be unplugged.
+    ///
+    /// An `alloc` that succeeds because of a `reopen` sees all that happened before that `reopen` (release/acquire on
+    /// the source's own words); the zonelist walk of this crate stands on this.
+    fn isolate(&self);
+
+    /// Undoes [`isolate`](Self::isolate). Idempotent.
+    fn reopen(&self);
+
+    /// How many frames are handed out now, CPU caches included. Exact while the source is isolated and no free is
+    /// under way.
+    fn used_frames(&self) -> u64;
 }
 
 impl<S: FrameSource + ?Sized> FrameSource for &S {
@@ -75,6 +92,15 @@ impl<S: FrameSource + ?Sized> FrameSource for &S {
     #[inline]
     fn managed_frames(&self) -> u64 {
         (**self).managed_frames()
+    }
+    fn isolate(&self) {
+        (**self).isolate();
+    }
+    fn reopen(&self) {
+        (**self).reopen();
+    }
+    fn used_frames(&self) -> u64 {
+        (**self).used_frames()
     }
 }
 
