@@ -1,0 +1,104 @@
+//! The one byte that says how an object is encoded.
+
+use core::fmt;
+
+/// How an object is encoded: a byte kept beside the object, never inside it.
+///
+/// Bits 0 to 2 are the [`Codec`], bits 3 to 5 the transform, bits 6 and 7 the version of the formats (1). So 0 is no
+/// tag, and a table of zeroes holds none. `FORMATS.md` describes what each tag's bytes mean.
+///
+/// # Invariants
+///
+/// - **T1** The byte is one that [`Tag::from_byte`] accepts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tag(u8);
+
+/// The family of an object's encoding, without its transform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Codec {
+    /// One 8-byte word repeated; the object is that word.
+    Same = 1,
+    /// An LZ4 block from the quick encoder.
+    Fast = 2,
+    /// An LZ4 block from the thorough encoder; same format as [`Fast`](Self::Fast).
+    Dense = 3,
+    /// The page itself.
+    Raw = 7,
+}
+
+impl Codec {
+    /// All codecs, by the byte they are tagged with.
+    pub const ALL: [Self; 4] = [Self::Same, Self::Fast, Self::Dense, Self::Raw];
+}
+
+/// A byte that is no tag, or one of another version of the formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownTag {
+    /// The byte.
+    pub byte: u8,
+}
+
+impl fmt::Display for UnknownTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:#04x} is no tag of format version {}: the table is damaged or newer",
+            self.byte,
+            Tag::VERSION
+        )
+    }
+}
+
+impl core::error::Error for UnknownTag {}
+
+impl Tag {
+    /// The version of the formats that this crate writes and reads.
+    pub const VERSION: u8 = 1;
+
+    /// The tag of a codec without a transform.
+    pub const fn plain(codec: Codec) -> Self {
+        // INVARIANT: T1: version, no transform and a codec.
+        Self(Self::VERSION << 6 | codec as u8)
+    }
+
+    /// The tag with this byte.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownTag`] if no encoder of this version writes it.
+    pub const fn from_byte(byte: u8) -> Result<Self, UnknownTag> {
+        let mut i = 0;
+        while i < Codec::ALL.len() {
+            if Self::plain(Codec::ALL[i]).0 == byte {
+                return Ok(Self::plain(Codec::ALL[i]));
+            }
+            i += 1;
+        }
+        Err(UnknownTag { byte })
+    }
+
+    /// The byte of this tag.
+    #[inline]
+    pub const fn to_byte(self) -> u8 {
+        self.0
+    }
+
+    /// The family of the encoding.
+    #[inline]
+    pub const fn codec(self) -> Codec {
+        match self.0 & 7 {
+            1 => Codec::Same,
+            2 => Codec::Fast,
+            3 => Codec::Dense,
+            // By T1 no other value is left.
+            _ => Codec::Raw,
+        }
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.codec())
+    }
+}

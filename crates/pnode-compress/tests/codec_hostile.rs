@@ -1,0 +1,117 @@
+//! Decoders are total: whatever the bytes, a page or an error, and nothing outside the slices.
+
+#[path = "support/synth.rs"]
+mod synth;
+
+use pnode_compress::codec::{Codec, Scratch, Tag, decode, encode_as};
+use proptest::prelude::*;
+use synth::{KINDS, Mix, PAGE};
+
+fn tags() -> Vec<Tag> {
+    (0..=255).filter_map(|byte| Tag::from_byte(byte).ok()).collect()
+}
+
+/// Decodes into the middle of a guarded buffer. A panic or a touched guard fails the test.
+fn survive(tag: Tag, bytes: &[u8], page_bytes: usize, scratch: &mut Scratch) -> bool {
+    let mut guarded = vec![0xC3; page_bytes + 128];
+    let result = decode(tag, bytes, &mut guarded[64..64 + page_bytes], scratch);
+    assert!(guarded[..64].iter().chain(&guarded[64 + page_bytes..]).all(|&b| b == 0xC3));
+    if let Err(error) = result {
+        assert!(error.at() <= bytes.len(), "{error}");
+    }
+    result.is_ok()
+}
+
+/// Every object cut short at every length is refused, as is every object with a byte more.
+#[test]
+fn cut_and_lengthened_objects_are_refused() {
+    let mut scratch = Scratch::new();
+    for kind in KINDS {
+        let page = synth::corpus(kind, 1);
+        for codec in Codec::ALL {
+            let mut out = vec![0; PAGE];
+            let Ok(object) = encode_as(codec, &page, &mut out, &mut scratch) else { continue };
+            out.truncate(object.len());
+            for len in 0..out.len() {
+                assert!(
+                    !survive(object.tag(), &out[..len], PAGE, &mut scratch),
+                    "{kind} {codec:?} cut to {len}"
+                );
+            }
+            for last in [0, 1, 0x0F, 0x10, 0xF0, 0xFF] {
+                out.push(last);
+                assert!(!survive(object.tag(), &out, PAGE, &mut scratch), "{kind} {codec:?} and {last}");
+                out.pop();
+            }
+        }
+    }
+}
+
+/// Single changed bytes, everywhere in an object.
+#[test]
+fn damaged_objects_are_survived() {
+    let mut scratch = Scratch::new();
+    for kind in KINDS {
+        let page = synth::corpus(kind, 1);
+        for codec in Codec::ALL {
+            let mut out = vec![0; PAGE];
+            let Ok(object) = encode_as(codec, &page, &mut out, &mut scratch) else { continue };
+            out.truncate(object.len());
+            for at in 0..out.len() {
+                let good = out[at];
+                for bad in [!good, 0, 0xFF, good ^ 1, good ^ 0x80] {
+                    out[at] = bad;
+                    survive(object.tag(), &out, PAGE, &mut scratch);
+                }
+                out[at] = good;
+            }
+        }
+    }
+}
+
+#[test]
+fn an_object_is_refused_in_a_page_of_another_size() {
+    let mut scratch = Scratch::new();
+    for kind in KINDS {
+        let page = synth::corpus(kind, 4);
+        for codec in Codec::ALL.into_iter().filter(|&c| c != Codec::Same) {
+            let mut out = vec![0; 4 * PAGE];
+            let Ok(object) = encode_as(codec, &page, &mut out, &mut scratch) else { continue };
+            for bytes in [PAGE, 2 * PAGE, 8 * PAGE, 16 * PAGE] {
+                assert!(
+                    !survive(object.tag(), &out[..object.len()], bytes, &mut scratch),
+                    "{kind} {codec:?} {bytes}"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..600), size in 0u32..3) {
+        let mut scratch = Scratch::new();
+        for tag in tags() {
+            survive(tag, &bytes, PAGE << (2 * size), &mut scratch);
+        }
+    }
+
+    #[test]
+    fn many_changes_are_survived(seed in any::<u64>(), kind in 0usize..10, changes in 1usize..40) {
+        let mut scratch = Scratch::new();
+        let mut m = Mix::new(seed);
+        let page = synth::seeded(KINDS[kind], 1, seed >> 40);
+        for codec in Codec::ALL {
+            let mut out = vec![0; PAGE];
+            let Ok(object) = encode_as(codec, &page, &mut out, &mut scratch) else { continue };
+            out.truncate(object.len());
+            for _ in 0..changes {
+                let at = m.below(out.len() as u64) as usize;
+                out[at] = m.next() as u8;
+            }
+            survive(object.tag(), &out, PAGE, &mut scratch);
+        }
+    }
+}
