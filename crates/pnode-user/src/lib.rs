@@ -1,1 +1,10 @@
-//! Placeholder.
+//! Private memory nodes in a process: real page faults on nodes of memory files.
+#![deny(unsafe_code)]
+// A std crate takes everything from std.
+#![allow(clippy::std_instead_of_alloc, clippy::std_instead_of_core)]
+
+pub mod backing;
+pub mod fault;
+mod sys;
+
+pub use sys::SysError;

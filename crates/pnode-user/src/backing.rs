@@ -1,0 +1,156 @@
+//! The memory of a node: a file in memory, one page of it a frame.
+//!
+//! The file is mapped twice. The *direct map* made here shows every frame in order, for the harness itself: to zero
+//! a frame, to copy a page, to keep compressed blocks. The other mappings are single frames at the addresses of
+//! programs, made by [`crate::fault::View`].
+#![allow(unsafe_code)]
+
+use core::fmt;
+use core::ptr::NonNull;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use pnode_core::PageSize;
+
+use crate::fault::copy;
+use crate::sys::{self, Reservation, SysError};
+
+/// The memory of one node.
+///
+/// Frames are numbered from 0 here; a [`pnode_core::Pfn`] of the node minus its base is such a number. All accesses
+/// go through byte copies that tolerate a program writing at the same time, as a DMA engine would: the bytes are
+/// then a mixture, and nothing else goes wrong.
+///
+/// # Invariants
+///
+/// - **K1** `direct` maps the whole of `file`: `frames` pages of `page` bytes, for reading and writing, until the drop.
+pub struct Backing {
+    file: OwnedFd,
+    direct: Reservation,
+    frames: u64,
+    page: PageSize,
+}
+
+impl Backing {
+    /// Memory of `frames` frames, all zero. The kernel takes real memory only as frames are touched.
+    ///
+    /// # Errors
+    ///
+    /// [`SysError`] if the process may have no further file descriptor, or too little address space is left.
+    pub fn new(frames: u64, page: PageSize) -> Result<Self, SysError> {
+        let too_large = SysError { call: "mmap", errno: 12 };
+        let bytes = frames.checked_mul(page.bytes() as u64).ok_or(too_large)?;
+        let length = usize::try_from(bytes).map_err(|_| too_large)?;
+        let file = sys::memory_file(bytes)?;
+        let direct = Reservation::of_file(file.as_fd(), length)?;
+        // INVARIANT: K1 by the two calls above.
+        Ok(Self { file, direct, frames, page })
+    }
+
+    /// How many frames there are.
+    pub const fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// The size of a frame.
+    pub const fn page(&self) -> PageSize {
+        self.page
+    }
+
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// The first byte of the direct map: [`Backing::frames`] pages, one after the other.
+    ///
+    /// Whoever writes through it owns the frames it writes to (has allocated them).
+    pub fn direct_map(&self) -> NonNull<u8> {
+        // By K1 the reservation is a mapping, and no mapping starts at address 0.
+        NonNull::new(self.direct.start() as *mut u8).unwrap_or(NonNull::dangling())
+    }
+
+    fn frame(&self, frame: u64) -> Option<*mut u8> {
+        // In range by the test, so the product is below the length of the direct map.
+        (frame < self.frames).then(|| (self.direct.start() + (frame as usize * self.page.bytes())) as *mut u8)
+    }
+
+    /// Copies the bytes of frame `frame` from `offset` on to `bytes`. Says whether frame and offsets exist.
+    #[must_use]
+    pub fn read(&self, frame: u64, offset: usize, bytes: &mut [u8]) -> bool {
+        let Some(start) = self.part(frame, offset, bytes.len()) else { return false };
+        // SAFETY: by K1 the source is mapped for as long as we borrow `self`; `bytes` is ours and not part of it.
+        let left = unsafe { copy::bytes(bytes.as_mut_ptr(), start, bytes.len()) };
+        left == 0
+    }
+
+    /// Copies `bytes` to frame `frame` from `offset` on. Says whether frame and offsets exist.
+    #[must_use]
+    pub fn write(&self, frame: u64, offset: usize, bytes: &[u8]) -> bool {
+        let Some(start) = self.part(frame, offset, bytes.len()) else { return false };
+        // SAFETY: by K1 the destination is mapped for writing, and Rust holds no reference into the direct map.
+        let left = unsafe { copy::bytes(start, bytes.as_ptr(), bytes.len()) };
+        left == 0
+    }
+
+    /// Fills frame `frame` with zeroes. Says whether the frame exists.
+    #[must_use]
+    pub fn zero(&self, frame: u64) -> bool {
+        let Some(start) = self.frame(frame) else { return false };
+        // SAFETY: by K1 the page is mapped for writing, and Rust holds no reference into the direct map.
+        unsafe { start.write_bytes(0, self.page.bytes()) };
+        true
+    }
+
+    /// Copies a whole frame of `source` to frame `frame` of this one. Says whether both exist and are of one size.
+    #[must_use]
+    pub fn copy_frame(&self, frame: u64, source: &Self, source_frame: u64) -> bool {
+        let (Some(to), Some(from)) = (self.frame(frame), source.frame(source_frame)) else { return false };
+        if self.page != source.page {
+            return false;
+        }
+        // SAFETY: by K1 both pages are mapped; two different pages do not overlap, and copying one onto itself
+        // byte by byte changes nothing.
+        let left = unsafe { copy::bytes(to, from, self.page.bytes()) };
+        left == 0
+    }
+
+    fn part(&self, frame: u64, offset: usize, bytes: usize) -> Option<*mut u8> {
+        let start = self.frame(frame)?;
+        let end = offset.checked_add(bytes)?;
+        (end <= self.page.bytes()).then(|| start.wrapping_add(offset))
+    }
+}
+
+impl fmt::Debug for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Backing({} frames of {:?})", self.frames, self.page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_apart_and_bounds_are_kept() {
+        let memory = Backing::new(3, PageSize::KIB4).unwrap();
+        let mut page = [0u8; 4096];
+        for frame in 0..3 {
+            assert!(memory.write(frame, 0, &[frame as u8 + 1; 4096]));
+        }
+        assert!(memory.zero(1));
+        assert!(memory.copy_frame(2, &memory, 0));
+        for (frame, byte) in [(0, 1), (1, 0), (2, 1)] {
+            assert!(memory.read(frame, 0, &mut page));
+            assert_eq!(page, [byte; 4096], "frame {frame}");
+        }
+        assert!(!memory.zero(3) && !memory.copy_frame(0, &memory, 3));
+        assert!(!memory.write(0, 4095, &[1, 2]) && !memory.read(0, usize::MAX, &mut page));
+        assert!(memory.read(0, 4095, &mut page[..1]) && page[0] == 1);
+    }
+
+    #[test]
+    fn more_memory_than_addresses_is_an_error() {
+        assert!(Backing::new(u64::MAX / 4096, PageSize::KIB4).is_err());
+        assert!(Backing::new(u64::MAX, PageSize::KIB4).is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! Traps by `SIGSEGV`, and the process's table of who serves which addresses.
+//!
+//! A signal handler belongs to the process, so this is the one place of the workspace with statics: the handler that
+//! was there before ours, and the table. Both backends use the table.
+//!
+//! The handler runs on the stack of the thread that trapped, not on the small alternate one: a pager may compress.
+//! It takes locks, which is sound because the signal is synchronous: a thread is interrupted only at an instruction
+//! that touches a view, and no code touches a view while it holds one of our locks (see [`super::Pager`]).
+
+use core::ffi::{c_int, c_void};
+use std::io::Write;
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+
+use pnode_core::PageSize;
+
+use super::{Access, FaultError, Pager, copy};
+use crate::sys::{self, SigAction, SysError};
+
+struct Served {
+    start: usize,
+    bytes: usize,
+    page: PageSize,
+    pager: Weak<dyn Pager>,
+}
+
+/// Sorted by start; the runs do not overlap, because each is a mapping of its own.
+static TABLE: RwLock<Vec<Served>> = RwLock::new(Vec::new());
+/// What the process did on `SIGSEGV` before us.
+static PREVIOUS: OnceLock<SigAction> = OnceLock::new();
+
+const SIGSEGV: c_int = 11;
+const SA_SIGINFO: c_int = 4;
+
+/// Installs the handler, once for the process.
+pub(super) fn install() -> Result<(), SysError> {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    if PREVIOUS.get().is_none() {
+        let handler = on_signal as extern "C" fn(c_int, *const c_void, *mut c_void) as usize;
+        let action = SigAction { handler, mask: [0; 16], flags: SA_SIGINFO, restorer: 0 };
+        // SAFETY: `on_signal` is a function with the three arguments that SA_SIGINFO promises.
+        let previous = unsafe { sys::set_signal(SIGSEGV, &action) }?;
+        let _ = PREVIOUS.set(previous);
+    }
+    Ok(())
+}
+
+pub(super) fn attach(start: usize, bytes: usize, page: PageSize, pager: Weak<dyn Pager>) {
+    let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
+    let place = table.partition_point(|served| served.start < start);
+    table.insert(place, Served { start, bytes, page, pager });
+}
+
+pub(super) fn detach(start: usize) {
+    let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
+    table.retain(|served| served.start != start);
+}
+
+/// Who serves `address`, and which page of its view that is.
+pub(super) fn pager_at(address: usize) -> Option<(Arc<dyn Pager>, usize)> {
+    let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
+    let before = table.partition_point(|served| served.start <= address);
+    let served = table.get(before.checked_sub(1)?)?;
+    let offset = address - served.start;
+    let pager = (offset < served.bytes).then(|| served.pager.upgrade())??;
+    Some((pager, offset >> served.page.shift()))
+}
+
+extern "C" fn on_signal(signal: c_int, info: *const c_void, context: *mut c_void) {
+    let errno = sys::errno();
+    // SAFETY: the kernel hands a `siginfo_t`, whose `si_addr` stands at byte 16 on the 64-bit machines.
+    let address = unsafe { info.wrapping_byte_add(16).cast::<usize>().read() };
+    let served = pager_at(address).map(|(pager, page)| pager.fault(page, access(context)));
+    match served {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            if !stop_copy(context) {
+                report(address, error);
+                pass_on(signal, info, context);
+            }
+        }
+        None => pass_on(signal, info, context),
+    }
+    sys::set_errno(errno);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod context {
+    //! Where the registers stand in the `ucontext_t` of Linux on x86-64: 40 bytes of head, then `gregs`.
+    pub(super) const PROGRAM_COUNTER: usize = 40 + 16 * 8;
+    pub(super) const FAULT_CODE: usize = 40 + 19 * 8;
+    /// Bit 1 of the processor's fault code: the access was a write.
+    pub(super) const WRITE: u64 = 2;
+}
+
+#[cfg(target_arch = "x86_64")]
+fn access(context: *const c_void) -> Access {
+    // SAFETY: the kernel hands a `ucontext_t` that lives until the handler returns; the field is inside it.
+    let code = unsafe { context.wrapping_byte_add(context::FAULT_CODE).cast::<u64>().read() };
+    if code & context::WRITE != 0 { Access::Write } else { Access::Read }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn access(_context: *const c_void) -> Access {
+    Access::Unknown
+}
+
+/// Lets an interrupted [`copy::bytes`] return early; false if something else was interrupted.
+#[cfg(target_arch = "x86_64")]
+fn stop_copy(context: *mut c_void) -> bool {
+    let counter = context.wrapping_byte_add(context::PROGRAM_COUNTER).cast::<usize>();
+    // SAFETY: as in `access`.
+    let Some(stop) = copy::stop_at(unsafe { counter.read() }) else { return false };
+    // SAFETY: as in `access`; the copy's own code goes on at `stop` with the registers as they are.
+    unsafe { counter.write(stop) };
+    true
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn stop_copy(_context: *mut c_void) -> bool {
+    false
+}
+
+/// One sentence before the process ends. Straight to the descriptor: the thread may hold the lock of `stderr`.
+fn report(address: usize, error: FaultError) {
+    // SAFETY: descriptor 2 is open or the write fails; `ManuallyDrop` keeps it open.
+    let mut stderr = ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(2) });
+    let _ = writeln!(*stderr, "pnode: an access to {address:#x} cannot be served: {error}");
+}
+
+/// Does what the process did on this signal before us.
+fn pass_on(signal: c_int, info: *const c_void, context: *mut c_void) {
+    const SIG_DFL: usize = 0;
+    const SIG_IGN: usize = 1;
+    let default = SigAction { handler: SIG_DFL, mask: [0; 16], flags: 0, restorer: 0 };
+    let previous = PREVIOUS.get().copied().unwrap_or(default);
+    if previous.handler == SIG_DFL || previous.handler == SIG_IGN {
+        // The instruction runs again and ends the process, with the core dump that it would have had without us.
+        // SAFETY: the default action needs no handler.
+        let _ = unsafe { sys::set_signal(signal, &default) };
+    } else if previous.flags & SA_SIGINFO != 0 {
+        // SAFETY: the process installed a function of this shape (SA_SIGINFO) at this address.
+        let handler = unsafe {
+            core::mem::transmute::<usize, extern "C" fn(c_int, *const c_void, *mut c_void)>(previous.handler)
+        };
+        handler(signal, info, context);
+    } else {
+        // SAFETY: without SA_SIGINFO a handler takes the signal's number only.
+        let handler = unsafe { core::mem::transmute::<usize, extern "C" fn(c_int)>(previous.handler) };
+        handler(signal);
+    }
+}

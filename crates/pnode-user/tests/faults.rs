@@ -1,0 +1,291 @@
+//! Views take real faults on both backends: a naive pager hands out frames in a scattered order, and every byte is
+//! compared with what was written.
+#![allow(clippy::std_instead_of_alloc, clippy::std_instead_of_core)]
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use pnode_core::{FrameError, Order, PageSize};
+use pnode_user::backing::Backing;
+use pnode_user::fault::{
+    Access, Backend, BackendKind, Choice, FaultError, Pager, Protection, View, attach, read, write,
+};
+
+const PAGE: usize = 4096;
+
+/// Serves each page from a frame of its own, in an order that is far from the pages' order.
+struct Scattered {
+    view: View,
+    memory: Backing,
+    /// The frame of each page, and whether writes are fenced.
+    table: Vec<Mutex<Option<(u64, Protection)>>>,
+    free: Mutex<Vec<u64>>,
+    faults: AtomicUsize,
+    promotions: AtomicUsize,
+}
+
+impl Scattered {
+    fn new(backend: &Arc<Backend>, pages: usize, frames: u64) -> Arc<Self> {
+        let step = 37;
+        let mut free: Vec<u64> = (0..frames).map(|frame| frame * step % frames).collect();
+        free.sort_unstable();
+        free.dedup();
+        assert_eq!(free.len() as u64, frames, "the number of frames must not share a factor with {step}");
+        let free = (0..frames).map(|frame| frame * step % frames).collect();
+        let this = Arc::new(Self {
+            view: View::new(backend, pages, PageSize::KIB4).unwrap(),
+            memory: Backing::new(frames, PageSize::KIB4).unwrap(),
+            table: (0..pages).map(|_| Mutex::new(None)).collect(),
+            free: Mutex::new(free),
+            faults: AtomicUsize::new(0),
+            promotions: AtomicUsize::new(0),
+        });
+        attach(&this);
+        this
+    }
+
+    fn take_frame(&self) -> Result<u64, FaultError> {
+        self.free
+            .lock()
+            .unwrap()
+            .pop()
+            .ok_or(FaultError::NoFrame(FrameError::Exhausted { order: Order::ZERO }))
+    }
+
+    /// Moves a page to another frame, as migration does.
+    fn migrate(&self, page: usize) {
+        let mut entry = self.table[page].lock().unwrap();
+        let Some((old, protection)) = *entry else { return };
+        let Ok(new) = self.take_frame() else { return };
+        self.view.write_protect(page).unwrap();
+        assert!(self.memory.copy_frame(new, &self.memory, old));
+        self.view.map(page, 1, &self.memory, new, protection).unwrap();
+        *entry = Some((new, protection));
+        // The old frame is poisoned: whoever still saw it would see this.
+        assert!(self.memory.write(old, 0, &[0xee; PAGE]));
+        self.free.lock().unwrap().insert(0, old);
+    }
+
+    fn fence(&self, page: usize) {
+        let mut entry = self.table[page].lock().unwrap();
+        let Some((frame, _)) = *entry else { return };
+        self.view.map(page, 1, &self.memory, frame, Protection::ReadOnly).unwrap();
+        *entry = Some((frame, Protection::ReadOnly));
+    }
+}
+
+impl Pager for Scattered {
+    fn view(&self) -> &View {
+        &self.view
+    }
+
+    fn fault(&self, page: usize, access: Access) -> Result<(), FaultError> {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        let mut entry = self.table[page].lock().unwrap();
+        let (frame, protection) = match *entry {
+            None => {
+                let frame = self.take_frame()?;
+                assert!(self.memory.zero(frame));
+                (frame, Protection::ReadWrite)
+            }
+            Some((frame, Protection::ReadOnly)) if access != Access::Read => {
+                let new = self.take_frame()?;
+                assert!(self.memory.copy_frame(new, &self.memory, frame));
+                self.free.lock().unwrap().insert(0, frame);
+                self.promotions.fetch_add(1, Ordering::Relaxed);
+                (new, Protection::ReadWrite)
+            }
+            Some(present) => present,
+        };
+        *entry = Some((frame, protection));
+        self.view.map(page, 1, &self.memory, frame, protection).map_err(FaultError::Kernel)
+    }
+}
+
+fn on_both(test: impl Fn(&Arc<Backend>)) {
+    let signal = Backend::start(Choice::Signal).unwrap();
+    assert_eq!(signal.kind(), BackendKind::Signal);
+    test(&signal);
+    match Backend::start(Choice::Userfaultfd) {
+        Ok(userfaultfd) => test(&userfaultfd),
+        Err(error) => println!("SKIPPED on userfaultfd: {error}"),
+    }
+}
+
+fn store(pager: &Scattered, page: usize, word: u64) {
+    let address = (pager.view.start() + page * PAGE) as *const AtomicU64;
+    // SAFETY: the address belongs to the view, which the pager keeps, and is aligned.
+    unsafe { &*address }.store(word, Ordering::Relaxed);
+}
+
+fn load(pager: &Scattered, page: usize) -> u64 {
+    let address = (pager.view.start() + page * PAGE) as *const AtomicU64;
+    // SAFETY: as in `store`.
+    unsafe { &*address }.load(Ordering::Relaxed)
+}
+
+/// How many mappings the kernel shows inside the view.
+fn kernel_mappings(view: &View) -> usize {
+    let (start, end) = (view.start(), view.start() + view.pages() * PAGE);
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let inside = |line: &&str| {
+        let (low, high) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+        let (low, high) = (usize::from_str_radix(low, 16).unwrap(), usize::from_str_radix(high, 16).unwrap());
+        low < end && high > start
+    };
+    maps.lines().filter(inside).count()
+}
+
+#[test]
+fn each_first_touch_faults_once_and_keeps_its_bytes() {
+    on_both(|backend| {
+        let pager = Scattered::new(backend, 500, 1000);
+        for page in 0..500 {
+            assert_eq!(pager.view.mapped(page), None);
+            store(&pager, page, page as u64 * 3);
+        }
+        assert_eq!(pager.faults.load(Ordering::Relaxed), 500);
+        for page in 0..500 {
+            assert_eq!(load(&pager, page), page as u64 * 3, "page {page} on {backend}");
+            let (frame, _) = pager.view.mapped(page).unwrap();
+            let mut word = [0; 8];
+            assert!(pager.memory.read(frame, 0, &mut word));
+            assert_eq!(u64::from_ne_bytes(word), page as u64 * 3, "the frame itself, page {page}");
+        }
+        assert_eq!(pager.faults.load(Ordering::Relaxed), 500);
+    });
+}
+
+#[test]
+fn the_count_of_mappings_is_the_kernels() {
+    on_both(|backend| {
+        let pager = Scattered::new(backend, 300, 1000);
+        assert_eq!(pager.view.mappings(), kernel_mappings(&pager.view), "fresh, {backend}");
+        for page in (0..300).step_by(2) {
+            store(&pager, page, 1);
+        }
+        assert_eq!(pager.view.mappings(), kernel_mappings(&pager.view), "every second page, {backend}");
+        for page in (0..300).step_by(6) {
+            pager.fence(page);
+        }
+        assert_eq!(pager.view.mappings(), kernel_mappings(&pager.view), "some fenced, {backend}");
+        pager.view.unmap(10, 280).unwrap();
+        assert_eq!(pager.view.mappings(), kernel_mappings(&pager.view), "unmapped, {backend}");
+        pager.view.map(20, 100, &pager.memory, 500, Protection::ReadWrite).unwrap();
+        assert_eq!(pager.view.mappings(), kernel_mappings(&pager.view), "a run, {backend}");
+        assert_eq!(backend.mappings(), pager.view.mappings());
+        drop(pager);
+        assert_eq!(backend.mappings(), 0);
+    });
+}
+
+#[test]
+fn more_scattered_pages_than_mappings_are_no_problem() {
+    for choice in [Choice::Signal, Choice::Best] {
+        let backend = Backend::start_with_budget(choice, 100).unwrap();
+        let pager = Scattered::new(&backend, 2000, 2500);
+        for round in 0..3u64 {
+            for page in 0..2000 {
+                if round > 0 {
+                    assert_eq!(load(&pager, page), round - 1 + page as u64, "round {round} page {page}");
+                }
+                store(&pager, page, round + page as u64);
+            }
+            assert!(backend.mappings() <= 100, "{} mappings", backend.mappings());
+        }
+    }
+}
+
+#[test]
+fn a_write_to_a_fenced_page_changes_the_frame_once() {
+    on_both(|backend| {
+        let pager = Scattered::new(backend, 64, 1000);
+        for page in 0..64 {
+            store(&pager, page, page as u64);
+            pager.fence(page);
+        }
+        let frames: Vec<_> = (0..64).map(|page| pager.view.mapped(page).unwrap().0).collect();
+        for page in 0..64 {
+            assert_eq!(load(&pager, page), page as u64, "reads pass the fence");
+        }
+        assert_eq!(pager.promotions.load(Ordering::Relaxed), 0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..64).for_each(|page| store(&pager, page, 1000 + page as u64)));
+            }
+        });
+        assert_eq!(pager.promotions.load(Ordering::Relaxed), 64, "one writer wins each page, {backend}");
+        for (page, fenced) in frames.iter().enumerate() {
+            assert_ne!(pager.view.mapped(page).unwrap().0, *fenced, "page {page}");
+            assert_eq!(load(&pager, page), 1000 + page as u64);
+        }
+    });
+}
+
+#[test]
+fn migration_under_writers_loses_nothing() {
+    on_both(|backend| {
+        const PAGES: usize = 48;
+        let pager = Scattered::new(backend, PAGES, 101);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for writer in 0..2 {
+                let (pager, stop) = (&pager, &stop);
+                scope.spawn(move || {
+                    // Each writer owns every second page, and finds there what it wrote last.
+                    let mut last = [0u64; PAGES];
+                    for round in 1..3000u64 {
+                        let page = writer + 2 * (round as usize * 7 % (PAGES / 2));
+                        assert_eq!(load(pager, page), last[page], "page {page} round {round}");
+                        store(pager, page, round);
+                        last[page] = round;
+                    }
+                    stop.store(true, Ordering::Relaxed);
+                });
+            }
+            let (pager, stop) = (&pager, &stop);
+            scope.spawn(move || {
+                let mut seed = 1u64;
+                while !stop.load(Ordering::Relaxed) {
+                    seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    let page = (seed >> 33) as usize % PAGES;
+                    match seed >> 62 {
+                        0 => pager.view.unmap(page, 1).unwrap(),
+                        1 => pager.fence(page),
+                        _ => pager.migrate(page),
+                    }
+                }
+            });
+        });
+        assert_eq!(pager.view.mappings(), kernel_mappings(&pager.view));
+    });
+}
+
+#[test]
+fn a_fault_that_cannot_be_served_is_an_error_of_the_copy() {
+    on_both(|backend| {
+        let pager = Scattered::new(backend, 64, 20);
+        let bytes = vec![7u8; 30 * PAGE];
+        let exhausted = FaultError::NoFrame(FrameError::Exhausted { order: Order::ZERO });
+        assert_eq!(write(&*pager, 100, &bytes), Err(exhausted), "{backend}");
+        let mut back = vec![0u8; 20 * PAGE - 100];
+        read(&*pager, 100, &mut back).unwrap();
+        assert_eq!(back, bytes[..back.len()]);
+        // With frames to give, the same page is served.
+        let (frame, _) = pager.table[0].lock().unwrap().take().unwrap();
+        pager.free.lock().unwrap().push(frame);
+        pager.view.unmap(0, 1).unwrap();
+        write(&*pager, 20 * PAGE, &[1]).unwrap();
+        assert_eq!(write(&*pager, 64 * PAGE - 1, &[1, 2]), Err(FaultError::NotMapped));
+    });
+}
+
+#[test]
+fn refusals_are_named() {
+    assert!(Backend::start(Choice::Best).unwrap().to_string().contains('('));
+    let backend = Backend::start(Choice::Signal).unwrap();
+    assert!(backend.to_string().contains("asked for"));
+    assert!(View::new(&backend, usize::MAX / PAGE / 4, PageSize::KIB4).unwrap_err().is_no_memory());
+    assert!(View::new(&backend, usize::MAX, PageSize::KIB4).unwrap_err().is_no_memory());
+}
