@@ -1,7 +1,7 @@
-//! What the layers above an allocator need from it: [`FrameSource`], and the errors of its two operations.
+//! What the layers above an allocator need from it: [`FrameSource`] and [`FrameZone`], and the errors of their calls.
 //!
-//! The traits say how to *use* frames, never how to make them: an allocator (pnode-buddy), a zone of a node and a
-//! grant are all sources of frames.
+//! The traits say how to *use* frames, never how to make them. An allocator (pnode-buddy) is a zone; a
+//! [`Grant`](crate::Grant) on a node is a source.
 
 use core::fmt;
 
@@ -31,9 +31,6 @@ impl MigrateType {
 /// Calls may come from many threads at once. A source never touches the memory behind the frames; device memory may
 /// not even be mapped.
 pub trait FrameSource {
-    /// The frames this source can ever hand out lie within this range; it may have holes.
-    fn span(&self) -> FrameRange;
-
     /// Takes a block of `2^order` frames, aligned to its size.
     ///
     /// # Errors
@@ -47,36 +44,38 @@ pub trait FrameSource {
     ///
     /// [`FreeError`]; nothing has changed then.
     fn free(&self, pfn: Pfn, order: Order) -> Result<(), FreeError>;
+}
+
+/// A source that manages one span of frames: what a registry takes online.
+pub trait FrameZone: FrameSource {
+    /// The frames of this zone lie within this range; it may have holes.
+    fn span(&self) -> FrameRange;
 
     /// How many frames are free now. A snapshot: concurrent calls may have changed it already.
     fn free_frames(&self) -> u64;
 
-    /// How many frames this source manages, free or not: the span without its holes.
+    /// How many frames this zone manages, free or not: the span without its holes.
     fn managed_frames(&self) -> u64;
 
     /// Stops handing out blocks; frees still land. Idempotent.
     ///
-    /// When this returns, each call of [`alloc`](Self::alloc) has either failed or its block counts as used, and no
-    /// later call succeeds until [`reopen`](Self::reopen). So an isolated source whose
+    /// When this returns, each call of [`alloc`](FrameSource::alloc) has either failed or its block counts as used, and
+    /// no later call succeeds until [`reopen`](Self::reopen). So an isolated zone whose
     /// [`used_frames`](Self::used_frames) is 0 is empty and stays so: its memory may be unplugged.
     ///
     /// An `alloc` that succeeds because of a `reopen` sees all that happened before that `reopen` (release/acquire on
-    /// the source's own words); the zonelist walk of this crate stands on this.
+    /// the zone's own words); the zonelist walk of this crate stands on this.
     fn isolate(&self);
 
     /// Undoes [`isolate`](Self::isolate). Idempotent.
     fn reopen(&self);
 
-    /// How many frames are handed out now, CPU caches included. Exact while the source is isolated and no free is
-    /// under way.
+    /// How many frames are handed out now, CPU caches included. Exact while the zone is isolated and no free is under
+    /// way.
     fn used_frames(&self) -> u64;
 }
 
 impl<S: FrameSource + ?Sized> FrameSource for &S {
-    #[inline]
-    fn span(&self) -> FrameRange {
-        (**self).span()
-    }
     #[inline]
     fn alloc(&self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
         (**self).alloc(order, migrate)
@@ -84,23 +83,6 @@ impl<S: FrameSource + ?Sized> FrameSource for &S {
     #[inline]
     fn free(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         (**self).free(pfn, order)
-    }
-    #[inline]
-    fn free_frames(&self) -> u64 {
-        (**self).free_frames()
-    }
-    #[inline]
-    fn managed_frames(&self) -> u64 {
-        (**self).managed_frames()
-    }
-    fn isolate(&self) {
-        (**self).isolate();
-    }
-    fn reopen(&self) {
-        (**self).reopen();
-    }
-    fn used_frames(&self) -> u64 {
-        (**self).used_frames()
     }
 }
 
@@ -113,11 +95,19 @@ pub enum FrameError {
         /// The order that was asked for.
         order: Order,
     },
+    /// The source hands out nothing now: it is isolated, or its node is being torn down.
+    Closed {
+        /// The order that was asked for.
+        order: Order,
+    },
 }
 
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Closed { order } => {
+                write!(f, "the source is closed; no block of order {order} is handed out")
+            }
             Self::Exhausted { order } => {
                 write!(f, "no free block of order {order} is left; free some, or ask for a smaller order")
             }

@@ -12,8 +12,29 @@ compile_error!("`--cfg loom` needs `--features loom`: run the models as CONTRIBU
 extern crate alloc;
 
 pub mod addr;
+pub mod distance;
 pub mod frame;
+pub mod grant;
+pub mod node;
+pub mod ops;
+pub mod registry;
+pub mod request;
+pub mod small;
 pub mod sync;
+pub mod watermark;
 
-pub use addr::{FrameRange, Order, PageSize, Pfn};
-pub use frame::{FrameError, FrameSource, FreeError, MigrateType};
+pub use addr::{FrameRange, Order, OrderTooLarge, PageSize, Pfn, RangeError};
+pub use distance::{DistanceError, Distances};
+pub use frame::{FrameError, FrameSource, FrameZone, FreeError, MigrateType};
+pub use grant::{Denied, Grant, Reason, Right};
+pub use node::{FeatureError, Features, Life, MemoryClass, NodeId, NodeIdTooLarge, NodeMask, NodeState};
+pub use ops::{NodeOps, Service};
+#[cfg(feature = "alloc")]
+pub use registry::BoxedStorage;
+pub use registry::{
+    AdoptError, AllocError, Frame, NodeHandle, NodeStates, Nodes, OfflineError, Offlined, OnlineError, Owner,
+    Private, RegisterError, ServiceError, Slots, Stale, Storage, StorageError, UnregisterError,
+};
+pub use request::{Contents, Depth, Fallback, Request};
+pub use small::WordZone;
+pub use watermark::{WatermarkError, Watermarks};

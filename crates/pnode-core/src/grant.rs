@@ -1,0 +1,227 @@
+//! Grants: the right to a private node, as a value.
+//!
+//! A [`Grant`] names one node and one [`Reason`]. Only a registration mints it: the node's [`Owner`](crate::Owner) for
+//! itself, or the registry for a service whose door the owner opened. It cannot be copied, widened or used for another
+//! node, it holds a reference by which teardown waits for it, and one from an earlier life of a node id fits no later one.
+
+use core::fmt;
+
+use crate::addr::{Order, Pfn};
+use crate::frame::{FrameError, FrameSource, FrameZone, FreeError, MigrateType};
+use crate::node::{Features, NodeId};
+use crate::registry::{AllocError, Frame, Nodes, Registration};
+use crate::request::Request;
+use crate::sync::{RawLock, SpinLock};
+
+/// What a grant is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The owner's own use.
+    Owner,
+    /// Evicting pages of the node, and bringing back what was evicted from it.
+    Reclaim,
+    /// Moving cold pages into the node.
+    Demotion,
+    /// Finding hot pages of the node and moving them out.
+    Promotion,
+    /// Moving pages about within the node.
+    Compaction,
+    /// Claiming a contiguous range by address.
+    Contig,
+    /// Serving a fault under a user's bind policy.
+    UserPolicy,
+    /// Moving a user's pages on request: move_pages, migrate_pages.
+    UserMigrate,
+    /// Pinning pages of the node for long.
+    Pin,
+    /// Moving pages off because the memory goes; the one door that stays open while a node drains.
+    HotUnplug,
+    /// Counting the node's memory when a victim is looked for.
+    Oom,
+}
+
+/// What a reason entitles to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// Taking frames of the node.
+    TakeFrames,
+    /// Working on pages that are there.
+    WorkOnPages,
+}
+
+/// The door table: which door a reason needs, and what it entitles to. `None`: only the owner has it.
+pub const DOORS: [(Reason, Option<Features>, Right); 11] = [
+    (Reason::Owner, None, Right::TakeFrames),
+    (Reason::Reclaim, Some(Features::RECLAIM), Right::TakeFrames),
+    (Reason::Demotion, Some(Features::DEMOTION), Right::TakeFrames),
+    (Reason::Promotion, Some(Features::PROMOTION), Right::WorkOnPages),
+    (Reason::Compaction, Some(Features::COMPACTION), Right::TakeFrames),
+    (Reason::Contig, Some(Features::CONTIG), Right::TakeFrames),
+    (Reason::UserPolicy, Some(Features::USER_NUMA), Right::TakeFrames),
+    (Reason::UserMigrate, Some(Features::USER_NUMA), Right::TakeFrames),
+    (Reason::Pin, Some(Features::PIN), Right::WorkOnPages),
+    (Reason::HotUnplug, Some(Features::HOTUNPLUG), Right::WorkOnPages),
+    (Reason::Oom, Some(Features::OOM), Right::WorkOnPages),
+];
+
+impl Reason {
+    /// The door that must be open, `None` for what only the owner may do.
+    pub fn door(self) -> Option<Features> {
+        DOORS.iter().find(|(reason, ..)| *reason == self).and_then(|(_, door, _)| *door)
+    }
+
+    /// What the reason entitles to.
+    pub fn right(self) -> Right {
+        DOORS.iter().find(|(reason, ..)| *reason == self).map_or(Right::WorkOnPages, |(.., right)| *right)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Owner => "the owner's use",
+            Self::Reclaim => "reclaim",
+            Self::Demotion => "demotion",
+            Self::Promotion => "promotion",
+            Self::Compaction => "compaction",
+            Self::Contig => "contiguous allocation",
+            Self::UserPolicy => "user policy",
+            Self::UserMigrate => "user migration",
+            Self::Pin => "long-term pinning",
+            Self::HotUnplug => "hot-unplug",
+            Self::Oom => "the OOM killer",
+        })
+    }
+}
+
+/// Why a grant is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Denied {
+    /// Nobody registered the node, or the registry has no slot for it.
+    Unknown {
+        /// The node id.
+        node: NodeId,
+    },
+    /// The node is ordinary: its memory takes no grant.
+    NotPrivate {
+        /// The node id.
+        node: NodeId,
+    },
+    /// The owner did not open the door that the reason needs.
+    NotOpened {
+        /// The node id.
+        node: NodeId,
+        /// The reason.
+        reason: Reason,
+        /// The shut door.
+        door: Features,
+    },
+    /// Only the owner mints grants for the owner's use.
+    OwnerOnly {
+        /// The node id.
+        node: NodeId,
+    },
+    /// The node is being torn down.
+    Draining {
+        /// The node id.
+        node: NodeId,
+    },
+    /// The owner's handle is of an earlier life of the id.
+    Stale {
+        /// The node id.
+        node: NodeId,
+    },
+    /// 2^32 - 1 references are held already.
+    TooManyReferences {
+        /// The node id.
+        node: NodeId,
+    },
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { node } => write!(f, "{node:?} is not registered"),
+            Self::NotPrivate { node } => write!(f, "{node:?} is ordinary; allocate from it without a grant"),
+            Self::NotOpened { node, reason, door } => {
+                write!(f, "{node:?} is closed to {reason}: its owner did not open {door}")
+            }
+            Self::OwnerOnly { node } => write!(f, "only the owner of {node:?} has this grant"),
+            Self::Draining { node } => write!(f, "{node:?} is draining"),
+            Self::Stale { node } => write!(f, "{node:?} was unregistered since"),
+            Self::TooManyReferences { node } => {
+                write!(f, "{node:?} has too many references; drop some grants")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Denied {}
+
+/// The right to one private node for one reason.
+///
+/// A grant counts as a reference on the node until it is dropped; a service keeps one for as long as it works on the
+/// node, not for each page. It is a [`FrameSource`] of its node, so a store or a cache can stand on it.
+pub struct Grant<'m, Z: FrameZone, L: RawLock = SpinLock> {
+    nodes: &'m Nodes<'m, Z, L>,
+    registration: Registration,
+    reason: Reason,
+}
+
+impl<'m, Z: FrameZone, L: RawLock> Grant<'m, Z, L> {
+    pub(crate) const fn new(nodes: &'m Nodes<'m, Z, L>, registration: Registration, reason: Reason) -> Self {
+        Self { nodes, registration, reason }
+    }
+
+    /// The node.
+    pub const fn node(&self) -> NodeId {
+        self.registration.node
+    }
+
+    /// The reason.
+    pub const fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// Takes a block of the node: of this node, or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`]; nothing has changed then. A grant never falls back to another node.
+    pub fn alloc(&self, request: Request<'_>) -> Result<Frame, AllocError> {
+        if self.reason.right() != Right::TakeFrames {
+            return Err(AllocError::NotForFrames { reason: self.reason });
+        }
+        self.nodes.alloc_granted(self.registration, request.this_node_only())
+    }
+}
+
+/// A grant hands out frames of its node and takes back frames of its node only.
+impl<Z: FrameZone, L: RawLock> FrameSource for Grant<'_, Z, L> {
+    fn alloc(&self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        match self.alloc(Request::order(order).migrate(migrate)) {
+            Ok(frame) => Ok(frame.into_raw().0),
+            Err(AllocError::NoMemory { order }) => Err(FrameError::Exhausted { order }),
+            Err(_) => Err(FrameError::Closed { order }),
+        }
+    }
+
+    fn free(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        let frame = self.nodes.adopt(pfn, order).ok().filter(|frame| frame.node() == self.node());
+        self.nodes.free(frame.ok_or(FreeError::OutOfZone { pfn })?)
+    }
+}
+
+impl<Z: FrameZone, L: RawLock> Drop for Grant<'_, Z, L> {
+    fn drop(&mut self) {
+        self.nodes.release(self.registration.node);
+    }
+}
+
+impl<Z: FrameZone, L: RawLock> fmt::Debug for Grant<'_, Z, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "grant on {:?} for {}", self.registration.node, self.reason)
+    }
+}

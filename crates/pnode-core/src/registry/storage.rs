@@ -1,0 +1,450 @@
+//! The memory of a registry: slots that the caller supplies.
+
+use core::fmt;
+
+use crate::const_fn;
+use crate::frame::FrameZone;
+use crate::node::{Features, Generation, MemoryClass, NodeId, NodeMask, Word};
+use crate::ops::Service;
+use crate::sync::{AtomicU16, AtomicU64, Ordering, Published};
+use crate::watermark::Watermarks;
+
+/// Ends a list of zones; no zone has this number.
+pub(super) const END: u16 = u16::MAX;
+
+/// What is kept of one node, read without a lock.
+#[derive(Debug)]
+pub struct NodeSlot<'m> {
+    /// Generation, facts and references; see [`Word`].
+    pub(super) word: AtomicU64,
+    /// The doors; written before the word says *registered*.
+    pub(super) features: AtomicU16,
+    /// The first of the node's zones, in the order they came, chained by [`ZoneSlot::next`].
+    pub(super) first: AtomicU16,
+    pub(super) service: Published<'m, Service<'m>>,
+}
+
+impl NodeSlot<'_> {
+    const_fn! {
+        /// A slot without a node.
+        pub fn new() -> Self {
+            Self {
+                word: AtomicU64::new(0),
+                features: AtomicU16::new(0),
+                first: AtomicU16::new(END),
+                service: Published::empty(),
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn load(&self, order: Ordering) -> Word {
+        Word(self.word.load(order))
+    }
+
+    /// Changes the word by `change` in one atomic step; `change` refuses with `Err`.
+    ///
+    /// Acquire pairs with the Release of the last change, Release with the Acquire of the next one: who changes a
+    /// node's word sees all that happened before the changes it follows.
+    pub(super) fn update<E>(&self, mut change: impl FnMut(Word) -> Result<Word, E>) -> Result<Word, E> {
+        let mut seen = self.word.load(Ordering::Acquire);
+        loop {
+            let next = change(Word(seen))?;
+            match self.word.compare_exchange_weak(seen, next.0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(next),
+                Err(now) => seen = now,
+            }
+        }
+    }
+}
+
+impl Default for NodeSlot<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What is kept of one node under the registry's lock.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeRecord {
+    pub(super) class: MemoryClass,
+}
+
+impl NodeRecord {
+    /// A record without a node.
+    pub const fn new() -> Self {
+        Self { class: MemoryClass::DRAM }
+    }
+}
+
+impl Default for NodeRecord {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What is kept of one zone, read without a lock.
+#[derive(Debug)]
+pub struct ZoneSlot<'m, Z> {
+    /// Whose zone this is; see [`ZoneWord`].
+    pub(super) word: AtomicU64,
+    pub(super) source: Published<'m, Z>,
+    /// The next zone of the same node.
+    pub(super) next: AtomicU16,
+    pub(super) min: AtomicU64,
+    pub(super) low: AtomicU64,
+    pub(super) high: AtomicU64,
+}
+
+impl<Z> ZoneSlot<'_, Z> {
+    const_fn! {
+        /// A slot without a zone.
+        pub fn new() -> Self {
+            Self {
+                word: AtomicU64::new(0),
+                source: Published::empty(),
+                next: AtomicU16::new(END),
+                min: AtomicU64::new(0),
+                low: AtomicU64::new(0),
+                high: AtomicU64::new(0),
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn load(&self) -> ZoneWord {
+        // Acquire pairs with the Release in `store`: who sees a zone sees its watermarks.
+        ZoneWord(self.word.load(Ordering::Acquire))
+    }
+
+    pub(super) fn store(&self, word: ZoneWord) {
+        self.word.store(word.0, Ordering::Release);
+    }
+
+    /// The watermarks are three words: a reader may see old and new ones mixed, which shifts a reserve for a moment.
+    pub(super) fn set_watermarks(&self, marks: Watermarks) {
+        self.min.store(marks.min(), Ordering::Relaxed);
+        self.low.store(marks.low(), Ordering::Relaxed);
+        self.high.store(marks.high(), Ordering::Relaxed);
+    }
+}
+
+impl<Z> Default for ZoneSlot<'_, Z> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A zone slot's word: whose zone it is, as one value that a walker can compare before and after it took a block.
+///
+/// ```text
+/// 63       32 31  19   18       17       16    15   0
+/// |   use   | zero | closed | private | taken | node |
+/// ```
+///
+/// *use* counts how often the slot was filled, so a slot that was emptied and filled again never shows the same word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ZoneWord(u64);
+
+impl ZoneWord {
+    const TAKEN: u64 = 1 << 16;
+    const PRIVATE: u64 = 1 << 17;
+    const CLOSED: u64 = 1 << 18;
+
+    pub(super) const fn is_taken(self) -> bool {
+        self.0 & Self::TAKEN != 0
+    }
+
+    pub(super) const fn is_closed(self) -> bool {
+        self.0 & Self::CLOSED != 0
+    }
+
+    /// The word of a zone that takes nothing new.
+    pub(super) const fn closed(self) -> Self {
+        Self(self.0 | Self::CLOSED)
+    }
+
+    /// The word of a zone that hands out.
+    pub(super) const fn open(self) -> Self {
+        Self(self.0 & !Self::CLOSED)
+    }
+
+    /// The node and kind of an open zone, comparable in one step; a closed or vacant slot equals no [`Owned`].
+    #[inline]
+    pub(super) const fn owner(self) -> Owned {
+        Owned(self.0 as u32)
+    }
+
+    /// The node of a zone in use.
+    #[inline]
+    pub(super) fn node(self) -> Option<NodeId> {
+        if self.is_taken() { NodeId::new(self.0 as u16).ok() } else { None }
+    }
+
+    /// The word of the slot's next use.
+    pub(super) const fn taken_by(self, owner: Owned) -> Self {
+        Self(((self.0 >> 32).wrapping_add(1) & 0xffff_ffff) << 32 | owner.0 as u64)
+    }
+
+    /// The word of the slot when it is given up.
+    pub(super) const fn vacant(self) -> Self {
+        Self(self.0 & !0xffff_ffff)
+    }
+}
+
+/// A node and its kind, as the low half of a [`ZoneWord`] in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owned(u32);
+
+impl Owned {
+    #[inline]
+    pub(super) const fn ordinary(node: NodeId) -> Self {
+        Self(ZoneWord::TAKEN as u32 | node.get() as u32)
+    }
+
+    #[inline]
+    pub(super) const fn private(node: NodeId) -> Self {
+        Self(ZoneWord::PRIVATE as u32 | ZoneWord::TAKEN as u32 | node.get() as u32)
+    }
+
+    #[inline]
+    pub(super) const fn is_ordinary(self) -> bool {
+        self.0 & (ZoneWord::PRIVATE | ZoneWord::CLOSED | ZoneWord::TAKEN) as u32 == ZoneWord::TAKEN as u32
+    }
+}
+
+/// A place in a zonelist: the number of a zone, or the end.
+#[derive(Debug)]
+pub struct ListSlot(pub(super) AtomicU16);
+
+impl ListSlot {
+    const_fn! {
+        /// The end of a list.
+        pub fn new() -> Self {
+            Self(AtomicU16::new(END))
+        }
+    }
+}
+
+impl Default for ListSlot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The memory of a registry for `n` nodes and `k` zones, borrowed from the caller.
+///
+/// | field | length |
+/// | --- | --- |
+/// | `nodes`, `records` | `n` |
+/// | `zones`, `scratch` | `k` |
+/// | `lists` | `2 * n * k`: two copies of a list for each node |
+#[derive(Debug)]
+pub struct Slots<'m, Z> {
+    /// One for each node.
+    pub nodes: &'m [NodeSlot<'m>],
+    /// One for each node.
+    pub records: &'m mut [NodeRecord],
+    /// One for each zone of any node.
+    pub zones: &'m [ZoneSlot<'m, Z>],
+    /// Room to sort the zones in.
+    pub scratch: &'m mut [u16],
+    /// The zonelists.
+    pub lists: &'m [ListSlot],
+}
+
+/// The memory of a registry for up to `N` nodes and `K` zones, as one value that the caller places.
+#[derive(Debug)]
+pub struct Storage<'m, Z, const N: usize, const K: usize> {
+    nodes: [NodeSlot<'m>; N],
+    records: [NodeRecord; N],
+    zones: [ZoneSlot<'m, Z>; K],
+    scratch: [u16; K],
+    lists: [[[ListSlot; K]; N]; 2],
+}
+
+impl<'m, Z: FrameZone, const N: usize, const K: usize> Storage<'m, Z, N, K> {
+    /// Slots without nodes or zones.
+    pub fn new() -> Self {
+        Self {
+            nodes: core::array::from_fn(|_| NodeSlot::new()),
+            records: [NodeRecord::new(); N],
+            zones: core::array::from_fn(|_| ZoneSlot::new()),
+            scratch: [END; K],
+            lists: core::array::from_fn(|_| {
+                core::array::from_fn(|_| core::array::from_fn(|_| ListSlot::new()))
+            }),
+        }
+    }
+
+    /// The slots, borrowed for as long as the registry lives.
+    pub fn slots(&'m mut self) -> Slots<'m, Z> {
+        Slots {
+            nodes: &self.nodes,
+            records: &mut self.records,
+            zones: &self.zones,
+            scratch: &mut self.scratch,
+            lists: self.lists.as_flattened().as_flattened(),
+        }
+    }
+}
+
+impl<Z: FrameZone, const N: usize, const K: usize> Default for Storage<'_, Z, N, K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The memory of a registry on the heap, for sizes that are known at run time only.
+#[cfg(feature = "alloc")]
+#[derive(Debug)]
+pub struct BoxedStorage<'m, Z> {
+    nodes: alloc::boxed::Box<[NodeSlot<'m>]>,
+    records: alloc::boxed::Box<[NodeRecord]>,
+    zones: alloc::boxed::Box<[ZoneSlot<'m, Z>]>,
+    scratch: alloc::boxed::Box<[u16]>,
+    lists: alloc::boxed::Box<[ListSlot]>,
+}
+
+#[cfg(feature = "alloc")]
+impl<'m, Z: FrameZone> BoxedStorage<'m, Z> {
+    /// Slots for `nodes` nodes and `zones` zones.
+    pub fn new(nodes: usize, zones: usize) -> Self {
+        Self {
+            nodes: (0..nodes).map(|_| NodeSlot::new()).collect(),
+            records: (0..nodes).map(|_| NodeRecord::new()).collect(),
+            zones: (0..zones).map(|_| ZoneSlot::new()).collect(),
+            scratch: (0..zones).map(|_| END).collect(),
+            lists: (0..2 * nodes * zones).map(|_| ListSlot::new()).collect(),
+        }
+    }
+
+    /// The slots, borrowed for as long as the registry lives.
+    pub fn slots(&'m mut self) -> Slots<'m, Z> {
+        Slots {
+            nodes: &self.nodes,
+            records: &mut self.records,
+            zones: &self.zones,
+            scratch: &mut self.scratch,
+            lists: &self.lists,
+        }
+    }
+}
+
+/// Why slots cannot hold a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// There are slots for another number of nodes than the distance table speaks of.
+    Nodes {
+        /// How many nodes there are slots for.
+        slots: usize,
+        /// How many nodes the distance table speaks of.
+        distances: usize,
+    },
+    /// There are no zone slots, or more than zone numbers.
+    Zones {
+        /// How many zone slots there are.
+        slots: usize,
+    },
+    /// The records, the scratch room or the lists have the wrong length; see the table at [`Slots`].
+    Length {
+        /// Which of them.
+        field: &'static str,
+        /// Its length.
+        length: usize,
+        /// The length it must have.
+        wanted: usize,
+    },
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nodes { slots, distances } => {
+                write!(f, "slots for {slots} nodes, but the distances speak of {distances}")
+            }
+            Self::Zones { slots } => write!(f, "{slots} zone slots; there can be 1 to {}", END - 1),
+            Self::Length { field, length, wanted } => {
+                write!(f, "`{field}` has {length} entries and needs {wanted}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for StorageError {}
+
+impl<Z> Slots<'_, Z> {
+    pub(super) fn check(&self, distances: usize) -> Result<(), StorageError> {
+        let (nodes, zones) = (self.nodes.len(), self.zones.len());
+        if nodes != distances {
+            return Err(StorageError::Nodes { slots: nodes, distances });
+        }
+        if zones == 0 || zones >= usize::from(END) {
+            return Err(StorageError::Zones { slots: zones });
+        }
+        for (field, length, wanted) in [
+            ("records", self.records.len(), nodes),
+            ("scratch", self.scratch.len(), zones),
+            ("lists", self.lists.len(), 2 * nodes * zones),
+        ] {
+            if length != wanted {
+                return Err(StorageError::Length { field, length, wanted });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The nodes and generation of a registration, by which a handle proves that it is not stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Registration {
+    pub(crate) node: NodeId,
+    pub(crate) generation: Generation,
+}
+
+/// Facts about all nodes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct NodeStates {
+    /// Claimed by somebody.
+    pub registered: NodeMask,
+    /// Claimed as private.
+    pub private: NodeMask,
+    /// With memory.
+    pub memory: NodeMask,
+    /// Ordinary and with memory: what an ordinary request may land on.
+    pub ordinary_memory: NodeMask,
+    /// With a service.
+    pub serviced: NodeMask,
+    /// Being torn down.
+    pub draining: NodeMask,
+}
+
+impl NodeStates {
+    pub(super) fn read<'s, 'm: 's>(slots: impl Iterator<Item = &'s NodeSlot<'m>>) -> Self {
+        let mut states = Self::default();
+        for (index, slot) in slots.enumerate() {
+            let state = slot.load(Ordering::Acquire).state();
+            let Some(node) = NodeId::from_index(index) else { break };
+            for (mask, holds) in [
+                (&mut states.registered, state.is_registered()),
+                (&mut states.private, state.is_private()),
+                (&mut states.memory, state.has_memory()),
+                (&mut states.ordinary_memory, state.has_memory() && !state.is_private()),
+                (&mut states.serviced, state.is_serviced()),
+                (&mut states.draining, state.is_draining()),
+            ] {
+                if holds {
+                    mask.insert(node);
+                }
+            }
+        }
+        states
+    }
+}
+
+/// The doors of a slot whose word was loaded before with Acquire.
+pub(super) fn doors(slot: &NodeSlot<'_>) -> Features {
+    // The word's Acquire load ordered this after the store in `register`.
+    Features::from_bits(slot.features.load(Ordering::Relaxed)).unwrap_or(Features::NONE)
+}

@@ -1,0 +1,70 @@
+//! Zonelists: which zones serve whom, rebuilt while others walk them.
+//!
+//! For each node there are two lists. Its *fallback* list holds the zones of every ordinary node, nearest first; private
+//! zones stand in no fallback list, not even that of their own node. Its *own* list, a chain through the zone slots,
+//! holds its own zones; for a private node only a grant leads there.
+//!
+//! Fallback lists exist twice. A rebuild writes the copy that is not current and then makes it current by one store. A
+//! walker that is overtaken by two rebuilds may see a list that never was; it looks each zone's word up before and after
+//! it takes a block, so it never takes one that it must not have, and when it finds nothing it looks whether the lists
+//! changed meanwhile and walks again. After `build_zonelists` and `zonelist_update_seq` of Linux (`mm/page_alloc.c`).
+
+use super::storage::END;
+use super::{Admin, ListSlot, NodeSlot, Nodes};
+use crate::distance::REMOTE;
+use crate::frame::FrameZone;
+use crate::node::NodeId;
+use crate::sync::{Guard, Ordering, RawLock};
+
+impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
+    /// Writes the fallback lists anew and makes them current.
+    pub(super) fn rebuild(&self, admin: &mut Guard<'_, Admin<'m>, L>) {
+        let epoch = self.epoch.load(Ordering::Relaxed).wrapping_add(1);
+        // The zones of ordinary nodes, closed ones too: closing is short and needs no rebuild.
+        let mut count = 0;
+        for (index, slot) in self.zones.iter().enumerate() {
+            if slot.load().open().owner().is_ordinary() {
+                admin.scratch[count] = index as u16;
+                count += 1;
+            }
+        }
+        for from in (0..self.nodes.len()).filter_map(NodeId::from_index) {
+            let zones = &mut admin.scratch[..count];
+            zones.sort_unstable_by_key(|zone| {
+                let node = self.zones[usize::from(*zone)].load().node();
+                let distance = node.and_then(|node| self.distances.between(from, node)).unwrap_or(REMOTE);
+                // Ties by number, seen from the node itself: its neighbours are not all sent to node 0 first.
+                let ring = node
+                    .map_or(0, |node| (node.index() + self.nodes.len() - from.index()) % self.nodes.len());
+                (distance, ring, *zone)
+            });
+            let list = self.fallback(epoch, from);
+            for (slot, zone) in list.iter().zip(zones.iter().copied().chain([END])) {
+                slot.0.store(zone, Ordering::Relaxed);
+            }
+        }
+        // Release pairs with the Acquire in `walk`: who sees this epoch sees its lists.
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    /// The fallback list of `from` in `epoch`; it ends with [`END`] or with the slice.
+    #[inline]
+    pub(super) fn fallback(&self, epoch: u32, from: NodeId) -> &'m [ListSlot] {
+        let zones = self.zones.len();
+        let start = (epoch as usize % 2 * self.nodes.len() + from.index()) * zones;
+        &self.lists[start..start + zones]
+    }
+
+    /// Writes the own list of `node` anew. Who walks the old one meanwhile finds zones of the node, or words that say
+    /// otherwise.
+    pub(super) fn chain(&self, node: NodeId, slot: &NodeSlot<'m>, admin: &Guard<'_, Admin<'m>, L>) {
+        let mut last = &slot.first;
+        for (index, zone, _) in self.zones_of(node, admin) {
+            // The zone's own link first, so that no walker runs on into the chain of its last use.
+            zone.next.store(END, Ordering::Relaxed);
+            last.store(index as u16, Ordering::Release);
+            last = &zone.next;
+        }
+        last.store(END, Ordering::Release);
+    }
+}
