@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Every check of the project, by name:  ./ci.sh [JOB ...]   (no name: all of them, in this order)
+#
+#   fmt       formatting
+#   test      README's test command: every crate, every doc example
+#   lint      clippy over everything, warnings are errors
+#   features  each crate with no features and with all of them
+#   nostd     the no_std crates linked without libc and without an allocator, and run
+#   loom      the models of every atomic protocol
+#   docs      rustdoc, warnings are errors
+#   examples  every example, with its own checks
+#   bench     every bench in smoke mode
+#   fuzz      every fuzz target, built and run for a few seconds (FUZZ_SECONDS, default 5)
+#   module    pnode.ko built and booted in a stock kernel, with its self-test
+#
+# A job that needs what this machine does not have says SKIPPED and why, and does not fail.
+set -uo pipefail
+cd "$(dirname "$0")"
+
+JOBS=(fmt test lint features nostd loom docs examples bench fuzz module)
+FUZZ_SECONDS=${FUZZ_SECONDS:-5}
+LOOM_CRATES=(pnode-core pnode-buddy pnode-compress)
+NO_STD_CRATES=(pnode-core pnode-buddy pnode-compress pnode-kernel)
+
+skipped() { echo "SKIPPED: $*"; SKIP=1; }
+
+# Asks apt for the packages of commands that are missing; says so if it cannot.
+need() { # command package ...
+  command -v "$1" >/dev/null && return 0
+  local command=$1
+  shift
+  if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >/dev/null 2>&1
+  fi
+  command -v "$command" >/dev/null || { skipped "no $command on this machine (package $*)"; return 1; }
+}
+
+job_fmt() { cargo fmt --all --check; }
+
+job_test() { cargo test --quiet; }
+
+job_lint() { cargo clippy --quiet --workspace --all-targets --all-features && cargo clippy --quiet --workspace --all-targets; }
+
+job_features() {
+  local crate
+  for crate in "${NO_STD_CRATES[@]}" pnode-user pnode; do
+    cargo check --quiet -p "$crate" --no-default-features && cargo check --quiet -p "$crate" --all-features || return 1
+  done
+  cargo test --quiet --workspace --all-features --lib
+}
+
+job_nostd() {
+  local profile
+  for profile in dev release; do
+    cargo run --quiet --manifest-path tests/nostd-proof/Cargo.toml --profile "$profile" || return 1
+  done
+}
+
+job_loom() {
+  local crate
+  for crate in "${LOOM_CRATES[@]}"; do
+    RUSTFLAGS="--cfg loom" cargo test --quiet --release -p "$crate" --features loom --test loom --target-dir target/loom || return 1
+  done
+}
+
+job_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --all-features --no-deps; }
+
+job_examples() {
+  local file name log=target/example.log
+  cargo build --quiet --release --examples || return 1
+  for file in examples/*.rs examples/*/main.rs; do
+    [ -e "$file" ] || continue
+    name=$(basename "${file%/main.rs}" .rs)
+    if "target/release/examples/$name" </dev/null >"$log" 2>&1; then
+      echo "example $name: ok, $(wc -l <"$log") lines"
+    else
+      echo "example $name: exit $?"
+      tail -40 "$log"
+      return 1
+    fi
+    "target/release/examples/$name" --help >/dev/null || { echo "example $name: no --help"; return 1; }
+  done
+}
+
+job_bench() { cargo bench --quiet -- --test; }
+
+job_fuzz() {
+  cargo +nightly --version >/dev/null 2>&1 || { skipped "no nightly compiler, which libFuzzer's flags need"; return 0; }
+  need c++ g++ || return 0
+  cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz || { skipped "cargo-fuzz cannot be installed"; return 0; }
+  local target log=target/fuzz.log
+  cargo +nightly fuzz build || return 1
+  for target in $(cargo +nightly fuzz list); do
+    if cargo +nightly fuzz run "$target" -- -max_total_time="$FUZZ_SECONDS" -rss_limit_mb=4096 >"$log" 2>&1; then
+      echo "fuzz $target: $(grep -o 'stat::number_of_executed_units: *[0-9]*\|Done [0-9]* runs.*' "$log" | tail -1)"
+    else
+      echo "fuzz $target failed"
+      tail -60 "$log"
+      return 1
+    fi
+  done
+}
+
+job_module() {
+  crates/pnode-kernel/module/ci
+  local status=$?
+  if [ $status = 77 ]; then skipped "see the line above"; return 0; fi
+  return $status
+}
+
+[ $# -gt 0 ] || set -- "${JOBS[@]}"
+mkdir -p target
+failed=() summary=()
+for job in "$@"; do
+  case " ${JOBS[*]} " in *" $job "*) ;; *) echo "no job called $job; there are: ${JOBS[*]}" >&2; exit 2 ;; esac
+  echo "== $job"
+  SKIP=
+  start=$SECONDS
+  if "job_$job"; then result=${SKIP:+SKIPPED}; result=${result:-ok}; else result=FAILED; failed+=("$job"); fi
+  summary+=("$(printf '%-9s %-8s %4d s' "$job" "$result" $((SECONDS - start)))")
+  echo "== ${summary[-1]}"
+done
+printf '\n%s\n' "${summary[@]}"
+echo "$(($# - ${#failed[@]})) passed, ${#failed[@]} failed"
+[ ${#failed[@]} = 0 ]
