@@ -160,7 +160,8 @@ impl<T, L: RawLock> Lock<T, L> {
 
     /// The lock's guard if nobody holds it.
     pub fn try_lock(&self) -> Option<Guard<'_, T, L>> {
-        self.raw.try_acquire().then_some(Guard { lock: self, _not_send: PhantomData })
+        // Built only when the lock is ours: dropping a guard gives the lock back.
+        self.raw.try_acquire().then(|| Guard { lock: self, _not_send: PhantomData })
     }
 }
 
