@@ -1,2 +1,392 @@
 //! Loom models.
 #![cfg(loom)]
+#![allow(missing_docs)]
+
+use loom::thread;
+use pnode_core::sync::{Lock, Published, UnsafeCell};
+use pnode_core::{
+    AllocError, Distances, Features, FrameRange, FrameSource, FrameZone, MemoryClass, MigrateType, NodeId,
+    NodeOps, Nodes, Order, Owner, Pfn, Private, Reason, Request, Service, Storage, UnregisterError,
+    Watermarks, WordZone,
+};
+
+type Registry = Nodes<'static, WordZone>;
+
+const NODE: [NodeId; 2] = [node(0), node(1)];
+
+const fn node(number: u16) -> NodeId {
+    match NodeId::new(number) {
+        Ok(node) => node,
+        Err(_) => panic!("a small number"),
+    }
+}
+
+/// Threads of a model live for ever as far as the compiler knows, and so must what they share.
+fn shared<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+/// A registry of two nodes and two zone slots: the smallest in which a zone changes hands and a slot is used again.
+fn registry() -> &'static Registry {
+    let storage = Box::leak(Box::new(Storage::<WordZone, 2, 2>::new()));
+    shared(Nodes::new(storage.slots(), Distances::uniform(2).unwrap()).unwrap())
+}
+
+/// A zone of one frame.
+fn zone(pfn: u64) -> &'static WordZone {
+    shared(WordZone::new(FrameRange::new(Pfn::new(pfn), 1).unwrap()).unwrap())
+}
+
+fn private(nodes: &'static Registry, node: NodeId, features: Features) -> Owner<'static, WordZone> {
+    nodes.register(node, Private::class(MemoryClass::FAR), features).unwrap()
+}
+
+/// Explores every interleaving with at most `preemptions` switches away from a thread that could go on.
+fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(model);
+}
+
+/// Memory that only the holder of some right may touch: loom reports two holders at once.
+struct Memory(UnsafeCell<()>);
+
+// SAFETY: the cell holds nothing, and the models never follow its pointer.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn new() -> &'static Self {
+        shared(Self(UnsafeCell::new(())))
+    }
+
+    fn touch(&self) {
+        self.0.with_mut(|_| ());
+    }
+}
+
+/// A zone goes from an ordinary node to a private one while a general request walks.
+#[test]
+fn a_zone_that_turns_private_serves_no_walker() {
+    explore(3, || {
+        let nodes = registry();
+        let moving = zone(8);
+        let ordinary = nodes.ordinary(NODE[0], MemoryClass::DRAM).unwrap();
+        ordinary.online(moving).unwrap();
+        let owner = private(nodes, NODE[1], Features::NONE);
+        let walker = thread::spawn(move || nodes.alloc(Request::page()));
+        let moved = ordinary.offline(moving.span()).is_ok();
+        if moved {
+            owner.online(moving).unwrap();
+        }
+        match walker.join().unwrap() {
+            Ok(frame) => assert!(!moved && frame.node() == NODE[0], "{frame:?}"),
+            Err(error) => assert_eq!((moved, error), (true, AllocError::NoMemory { order: Order::ZERO })),
+        }
+    });
+}
+
+/// The slot of an ordinary zone is used again by a private zone that was never isolated, under a stalled walker.
+#[test]
+fn a_slot_that_turns_private_serves_no_walker() {
+    explore(3, || {
+        let nodes = registry();
+        let (before, after) = (zone(8), zone(16));
+        let ordinary = nodes.ordinary(NODE[0], MemoryClass::DRAM).unwrap();
+        ordinary.online(before).unwrap();
+        let owner = private(nodes, NODE[1], Features::NONE);
+        let walker = thread::spawn(move || nodes.alloc(Request::page()));
+        let moved = ordinary.offline(before.span()).is_ok();
+        if moved {
+            owner.online(after).unwrap();
+        }
+        if let Ok(frame) = walker.join().unwrap() {
+            assert!(!moved && frame.node() == NODE[0], "{frame:?}");
+        }
+    });
+}
+
+/// A private zone moves to another private node under the walk of a grant holder.
+#[test]
+fn a_zone_that_changes_owners_serves_no_grant_of_the_first() {
+    explore(3, || {
+        let nodes = registry();
+        let moving = zone(8);
+        let first = private(nodes, NODE[0], Features::NONE);
+        let second = private(nodes, NODE[1], Features::NONE);
+        first.online(moving).unwrap();
+        let grant = first.grant().unwrap();
+        let walker = thread::spawn(move || grant.alloc(Request::page()));
+        let moved = first.offline(moving.span()).is_ok();
+        if moved {
+            second.online(moving).unwrap();
+        }
+        assert_eq!(walker.join().unwrap().is_ok(), !moved);
+    });
+}
+
+/// Zones come and go beside one that stays: whoever asks for memory of that one gets it, at any moment.
+#[track_caller]
+fn what_stays_is_found(request: Request<'static>) {
+    explore(3, move || {
+        let nodes = registry();
+        let (leaving, staying) = (zone(8), zone(16));
+        let ordinary = nodes.ordinary(NODE[0], MemoryClass::DRAM).unwrap();
+        ordinary.online(leaving).unwrap();
+        ordinary.online(staying).unwrap();
+        // Full, so that every walk has to come to the one that stays.
+        leaving.alloc(Order::ZERO, MigrateType::Movable).unwrap();
+        let walker = thread::spawn(move || nodes.alloc(request));
+        leaving.free(Pfn::new(8), Order::ZERO).unwrap();
+        if ordinary.offline(leaving.span()).is_ok() {
+            private(nodes, NODE[1], Features::NONE).online(leaving).unwrap();
+        }
+        assert_eq!(walker.join().unwrap().map(|frame| frame.node()), Ok(NODE[0]));
+    });
+}
+
+#[test]
+fn a_walk_of_a_fallback_list_finds_what_stays() {
+    what_stays_is_found(Request::page());
+}
+
+#[test]
+fn a_walk_of_an_own_list_finds_what_stays() {
+    what_stays_is_found(Request::page().this_node_only());
+}
+
+/// The walker's epoch is new and so must its list be: the copy was empty before.
+#[test]
+fn a_list_is_as_new_as_its_epoch() {
+    explore(3, || {
+        let nodes = registry();
+        let ordinary = nodes.ordinary(NODE[0], MemoryClass::DRAM).unwrap();
+        ordinary.online(zone(8)).unwrap();
+        let walker = thread::spawn(move || nodes.alloc(Request::page()));
+        ordinary.online(zone(16)).unwrap();
+        assert_eq!(walker.join().unwrap().map(|frame| frame.node()), Ok(NODE[0]));
+    });
+}
+
+/// The frames that a zone keeps back are kept back from its first moment on, also from a walker with an older list.
+#[test]
+fn a_walker_that_finds_a_zone_finds_its_watermarks() {
+    explore(3, || {
+        let nodes = registry();
+        let (before, after) = (zone(8), zone(16));
+        let ordinary = nodes.ordinary(NODE[0], MemoryClass::DRAM).unwrap();
+        ordinary.online(before).unwrap();
+        let walker = thread::spawn(move || nodes.alloc(Request::page()).map(|frame| frame.pfn()));
+        if ordinary.offline(before.span()).is_ok() {
+            ordinary.online_with(after, Watermarks::new(1, 1, 1).unwrap()).unwrap();
+        }
+        assert_ne!(walker.join().unwrap(), Ok(Pfn::new(16)));
+    });
+}
+
+/// Who went offline hands out nothing; who handed out does not go offline.
+#[test]
+fn an_offline_zone_has_no_frame_out() {
+    explore(3, || {
+        let nodes = registry();
+        let only = zone(8);
+        let owner = private(nodes, NODE[1], Features::NONE);
+        owner.online(only).unwrap();
+        let grant = owner.grant().unwrap();
+        let taker = thread::spawn(move || grant.alloc(Request::page()));
+        let gone = owner.offline(only.span()).is_ok();
+        let taken = taker.join().unwrap();
+        assert_ne!(taken.is_ok(), gone, "{taken:?}");
+        assert_eq!(only.used_frames(), u64::from(!gone));
+    });
+}
+
+/// When `drain` returns, the frames that are out are all that there will ever be.
+#[test]
+fn a_draining_node_hands_out_nothing_new() {
+    explore(3, || {
+        let nodes = registry();
+        let only = zone(8);
+        let owner = private(nodes, NODE[1], Features::DEMOTION | Features::RECLAIM);
+        owner.online(only).unwrap();
+        let taker = thread::spawn(move || match nodes.grant(NODE[1], Reason::Demotion) {
+            Ok(grant) => grant.alloc(Request::page()).is_ok(),
+            Err(_) => false,
+        });
+        owner.drain().unwrap();
+        let out = owner.used_frames();
+        assert_eq!(u64::from(taker.join().unwrap()), out);
+    });
+}
+
+/// The memory of a frame passes from owner to owner: from who frees it to who takes it next.
+#[test]
+fn a_frame_has_one_owner() {
+    explore(3, || {
+        let nodes = registry();
+        nodes.ordinary(NODE[0], MemoryClass::DRAM).unwrap().online(zone(8)).unwrap();
+        let memory = Memory::new();
+        let user = move || {
+            if let Ok(frame) = nodes.alloc(Request::page()) {
+                memory.touch();
+                nodes.free(frame).unwrap();
+            }
+        };
+        let other = thread::spawn(user);
+        user();
+        other.join().unwrap();
+    });
+}
+
+/// What a user did with a frame is visible to who takes its zone away.
+#[test]
+fn who_unplugs_a_zone_sees_what_its_users_did() {
+    explore(3, || {
+        let nodes = registry();
+        let only = zone(8);
+        let owner = private(nodes, NODE[1], Features::NONE);
+        owner.online(only).unwrap();
+        let grant = owner.grant().unwrap();
+        let memory = Memory::new();
+        let user = thread::spawn(move || {
+            if let Ok(frame) = grant.alloc(Request::page()) {
+                memory.touch();
+                nodes.free(frame).unwrap();
+            }
+        });
+        if owner.offline(only.span()).is_ok() {
+            memory.touch();
+        }
+        user.join().unwrap();
+    });
+}
+
+/// What a grant's holder did is visible to who gave the node up, and nobody holds a grant on a node that is gone.
+#[test]
+fn unregistering_waits_for_grants() {
+    explore(3, || {
+        let nodes = registry();
+        let owner = private(nodes, NODE[1], Features::PIN);
+        let memory = Memory::new();
+        let holder = thread::spawn(move || {
+            let grant = nodes.grant(NODE[1], Reason::Pin);
+            if grant.is_ok() {
+                memory.touch();
+            }
+        });
+        match owner.unregister() {
+            Ok(()) => memory.touch(),
+            Err(error) => assert_eq!(error, UnregisterError::Referenced { node: NODE[1], references: 1 }),
+        }
+        holder.join().unwrap();
+    });
+}
+
+/// The id changes owners while somebody asks: the doors of the first life open nothing in the second.
+#[test]
+fn the_doors_of_an_earlier_life_are_shut() {
+    explore(3, || {
+        let nodes = registry();
+        let owner = private(nodes, NODE[1], Features::PIN);
+        let asker = thread::spawn(move || nodes.grant(NODE[1], Reason::Pin));
+        let given_up = owner.unregister().is_ok();
+        if given_up {
+            private(nodes, NODE[1], Features::NONE);
+        }
+        assert!(!(asker.join().unwrap().is_ok() && given_up));
+    });
+}
+
+/// The id gets its first owner while somebody asks: who sees it registered sees its doors.
+#[test]
+fn a_registered_node_has_its_doors() {
+    explore(3, || {
+        let nodes = registry();
+        let owner = private(nodes, NODE[1], Features::PIN);
+        owner.unregister().unwrap();
+        let asker = thread::spawn(move || nodes.grant(NODE[1], Reason::Oom).is_ok());
+        private(nodes, NODE[1], Features::NONE);
+        assert!(!asker.join().unwrap());
+    });
+}
+
+/// A service whose callback touches memory that goes when the node goes.
+struct Toucher(&'static Memory);
+
+impl NodeOps for Toucher {
+    fn memory_failure(&self, _cx: pnode_core::ops::NoSleep<'_>, _pfn: Pfn) {
+        self.0.touch();
+    }
+}
+
+/// A callback runs while its service is ended and the node given up: giving up waits for it.
+#[test]
+fn unregistering_waits_for_callbacks() {
+    explore(3, || {
+        let nodes = registry();
+        let only = zone(8);
+        let owner = private(nodes, NODE[1], Features::NONE);
+        owner.online(only).unwrap();
+        let memory = Memory::new();
+        owner.serve(shared(Service::new(shared(Toucher(memory))))).unwrap();
+        let caller = thread::spawn(move || {
+            nodes.with_service(NODE[1], |service| {
+                service.ops().memory_failure(pnode_core::ops::NoSleep::here(), Pfn::new(8));
+            })
+        });
+        owner.end_service().unwrap();
+        owner.offline(only.span()).unwrap();
+        if owner.unregister().is_ok() {
+            memory.touch();
+        }
+        caller.join().unwrap();
+    });
+}
+
+/// Whoever finds a service finds all that was done before it was installed.
+#[test]
+fn a_service_is_found_whole() {
+    explore(3, || {
+        let nodes = registry();
+        let owner = private(nodes, NODE[1], Features::NONE);
+        owner.online(zone(8)).unwrap();
+        let memory = Memory::new();
+        let caller = thread::spawn(move || {
+            nodes.with_service(NODE[1], |service| {
+                service.ops().memory_failure(pnode_core::ops::NoSleep::here(), Pfn::new(8));
+            })
+        });
+        memory.touch();
+        owner.serve(shared(Service::new(shared(Toucher(memory))))).unwrap();
+        caller.join().unwrap();
+    });
+}
+
+#[test]
+fn a_published_reference_is_found_whole() {
+    explore(3, || {
+        let slot: &'static Published<'static, &'static Memory> = shared(Published::empty());
+        let memory = Memory::new();
+        let reader = thread::spawn(move || slot.get().map(|memory| memory.touch()));
+        memory.touch();
+        slot.publish(shared(memory));
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_lock_has_one_holder() {
+    explore(3, || {
+        let lock: &'static Lock<u32> = shared(Lock::new(0));
+        let adder = thread::spawn(move || *lock.lock() += 1);
+        let added = match lock.try_lock() {
+            Some(mut guard) => {
+                *guard += 1;
+                1
+            }
+            None => 0,
+        };
+        *lock.lock() += 1;
+        adder.join().unwrap();
+        assert_eq!(*lock.lock(), added + 2);
+    });
+}

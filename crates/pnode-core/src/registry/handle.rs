@@ -219,7 +219,8 @@ impl<'m, Z: FrameZone, L: RawLock> NodeHandle<'m, Z, L> {
         Ok(())
     }
 
-    /// The spans of the node's ranges, in the order they came online.
+    /// The spans of the node's ranges, in the order in which a grant walks them: by zone slot, which is the order they
+    /// came online in as long as none went.
     pub fn ranges(&self, mut visit: impl FnMut(FrameRange)) {
         let admin = self.nodes.admin.lock();
         if self.state().is_ok() {
@@ -298,7 +299,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     pub(super) fn online_zones(
         &self,
         _admin: &Guard<'_, Admin<'m>, L>,
-    ) -> impl Iterator<Item = (usize, &'m ZoneSlot<'m, Z>, &'m Z)> + use<'m, Z, L> {
+    ) -> impl DoubleEndedIterator<Item = (usize, &'m ZoneSlot<'m, Z>, &'m Z)> + use<'m, Z, L> {
         let zones = self.zones;
         zones.iter().enumerate().filter_map(|(index, slot)| {
             let zone = slot.source.get().filter(|_| slot.load().is_taken())?;
@@ -311,7 +312,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         &self,
         node: NodeId,
         admin: &Guard<'_, Admin<'m>, L>,
-    ) -> impl Iterator<Item = (usize, &'m ZoneSlot<'m, Z>, &'m Z)> + use<'m, Z, L> {
+    ) -> impl DoubleEndedIterator<Item = (usize, &'m ZoneSlot<'m, Z>, &'m Z)> + use<'m, Z, L> {
         self.online_zones(admin).filter(move |(_, slot, _)| slot.load().node() == Some(node))
     }
 

@@ -19,7 +19,7 @@ pub struct NodeSlot<'m> {
     pub(super) word: AtomicU64,
     /// The doors; written before the word says *registered*.
     pub(super) features: AtomicU16,
-    /// The first of the node's zones, in the order they came, chained by [`ZoneSlot::next`].
+    /// The first of the node's zones, lowest slot first, chained by [`ZoneSlot::next`].
     pub(super) first: AtomicU16,
     pub(super) service: Published<'m, Service<'m>>,
 }
@@ -169,6 +169,12 @@ impl ZoneWord {
         Self(self.0 & !Self::CLOSED)
     }
 
+    /// Whether both words are of one use of the slot: the same zone in the same hands, open or closed.
+    #[inline]
+    pub(super) const fn same_use(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !Self::CLOSED == 0
+    }
+
     /// The node and kind of an open zone, comparable in one step; a closed or vacant slot equals no [`Owned`].
     #[inline]
     pub(super) const fn owner(self) -> Owned {
@@ -232,7 +238,8 @@ impl Default for ListSlot {
     }
 }
 
-/// The memory of a registry for `n` nodes and `k` zones, borrowed from the caller.
+/// The memory of a registry for `n` nodes and `k` zones, borrowed from the caller for good: two registries on the same
+/// slots would hand one's private zones to the other's walkers.
 ///
 /// | field | length |
 /// | --- | --- |
@@ -242,15 +249,15 @@ impl Default for ListSlot {
 #[derive(Debug)]
 pub struct Slots<'m, Z> {
     /// One for each node.
-    pub nodes: &'m [NodeSlot<'m>],
+    pub nodes: &'m mut [NodeSlot<'m>],
     /// One for each node.
     pub records: &'m mut [NodeRecord],
     /// One for each zone of any node.
-    pub zones: &'m [ZoneSlot<'m, Z>],
+    pub zones: &'m mut [ZoneSlot<'m, Z>],
     /// Room to sort the zones in.
     pub scratch: &'m mut [u16],
     /// The zonelists.
-    pub lists: &'m [ListSlot],
+    pub lists: &'m mut [ListSlot],
 }
 
 /// The memory of a registry for up to `N` nodes and `K` zones, as one value that the caller places.
@@ -280,11 +287,11 @@ impl<'m, Z: FrameZone, const N: usize, const K: usize> Storage<'m, Z, N, K> {
     /// The slots, borrowed for as long as the registry lives.
     pub fn slots(&'m mut self) -> Slots<'m, Z> {
         Slots {
-            nodes: &self.nodes,
+            nodes: &mut self.nodes,
             records: &mut self.records,
-            zones: &self.zones,
+            zones: &mut self.zones,
             scratch: &mut self.scratch,
-            lists: self.lists.as_flattened().as_flattened(),
+            lists: self.lists.as_flattened_mut().as_flattened_mut(),
         }
     }
 }
@@ -322,11 +329,11 @@ impl<'m, Z: FrameZone> BoxedStorage<'m, Z> {
     /// The slots, borrowed for as long as the registry lives.
     pub fn slots(&'m mut self) -> Slots<'m, Z> {
         Slots {
-            nodes: &self.nodes,
+            nodes: &mut self.nodes,
             records: &mut self.records,
-            zones: &self.zones,
+            zones: &mut self.zones,
             scratch: &mut self.scratch,
-            lists: &self.lists,
+            lists: &mut self.lists,
         }
     }
 }

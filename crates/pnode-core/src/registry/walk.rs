@@ -330,7 +330,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         let pfn = source.alloc(order, request.migrate_type()).ok()?;
         // A zone that changed hands was isolated, got its new word and was reopened, in this order. If the block was
         // there because of that reopening, this load sees the new word; the source's own acquire orders it.
-        if slot.load() != word {
+        if !slot.load().same_use(word) {
             // The block was handed out a moment ago, so its source takes it back.
             let _ = source.free(pfn, order);
             return None;

@@ -14,12 +14,15 @@ use super::{Admin, ListSlot, NodeSlot, Nodes};
 use crate::distance::REMOTE;
 use crate::frame::FrameZone;
 use crate::node::NodeId;
-use crate::sync::{Guard, Ordering, RawLock};
+use crate::sync::{Guard, Ordering, RawLock, fence};
 
 impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     /// Writes the fallback lists anew and makes them current.
     pub(super) fn rebuild(&self, admin: &mut Guard<'_, Admin<'m>, L>) {
         let epoch = self.epoch.load(Ordering::Relaxed).wrapping_add(1);
+        // Pairs with the fence in `walk`: who reads an entry that is written below sees the epoch before this one, and so
+        // that the copy it walked is being written again.
+        fence(Ordering::Release);
         // The zones of ordinary nodes, closed ones too: closing is short and needs no rebuild.
         let mut count = 0;
         for (index, slot) in self.zones.iter().enumerate() {
@@ -55,16 +58,19 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         &self.lists[start..start + zones]
     }
 
-    /// Writes the own list of `node` anew. Who walks the old one meanwhile finds zones of the node, or words that say
-    /// otherwise.
+    /// Writes the own list of `node` anew, by slot number, from its end: at each moment a walker finds every zone that
+    /// was on the list before and stays on it.
+    ///
+    /// The link of a slot that left the list leads on to the rest until the slot's next use, which a walker that stands
+    /// there notices by the epoch.
     pub(super) fn chain(&self, node: NodeId, slot: &NodeSlot<'m>, admin: &Guard<'_, Admin<'m>, L>) {
-        let mut last = &slot.first;
-        for (index, zone, _) in self.zones_of(node, admin) {
-            // The zone's own link first, so that no walker runs on into the chain of its last use.
-            zone.next.store(END, Ordering::Relaxed);
-            last.store(index as u16, Ordering::Release);
-            last = &zone.next;
+        let mut next = END;
+        for (index, zone, _) in self.zones_of(node, admin).rev() {
+            // Release pairs with the fence in `walk`: who read this link sees the epoch of the change before this one.
+            zone.next.store(next, Ordering::Release);
+            next = index as u16;
         }
-        last.store(END, Ordering::Release);
+        // Release pairs with the fence in `walk`, as above.
+        slot.first.store(next, Ordering::Release);
     }
 }
