@@ -1,0 +1,269 @@
+//! [`Worker`]: one thread's way to a store.
+
+use core::fmt;
+
+use pnode_core::sync::{RawLock, SpinLock, spin_loop};
+
+use super::checksum::checksum;
+use super::entry::{Entry, Inline, Kind};
+use super::error::{Damage, LoadError, StoreError};
+use super::pool::{New, Pin, Unpinned};
+use super::shard::Growth;
+use super::{Checksums, PATIENCE, Slot, Store};
+use crate::codec::{self, Codec, Encoded, Scratch, Tag};
+use crate::memory::FrameMemory;
+
+/// One thread's way to a store: where its objects go, and the memory that encoding and decoding need.
+pub struct Worker<'s, 'm, P: FrameMemory, L: RawLock = SpinLock> {
+    store: &'s Store<'m, P, L>,
+    home: usize,
+    scratch: &'s mut Scratch,
+    buffer: &'s mut [u8],
+}
+
+/// How a page was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    tag: Tag,
+    len: usize,
+}
+
+impl Stored {
+    /// The tag of the page's object.
+    pub const fn tag(self) -> Tag {
+        self.tag
+    }
+
+    /// The bytes of the object in the pool; 0 for a page that repeats a word and lies in its entry.
+    pub const fn bytes(self) -> usize {
+        self.len
+    }
+}
+
+/// Why there is no such worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The store has no such shard.
+    NoShard {
+        /// The shard.
+        shard: usize,
+        /// How many there are.
+        shards: usize,
+    },
+    /// The buffer does not hold a page.
+    BufferTooShort {
+        /// Its length in bytes.
+        bytes: usize,
+        /// The length that is needed.
+        needed: usize,
+    },
+}
+
+impl fmt::Display for WorkerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoShard { shard, shards } => write!(f, "there is no shard {shard}; the store has {shards}"),
+            Self::BufferTooShort { bytes, needed } => {
+                write!(f, "a buffer of {bytes} bytes does not hold a page; lend {needed}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for WorkerError {}
+
+impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
+    /// A worker whose objects go to the blocks of `shard`, with a buffer of a page's length at least.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError`] if there is no such shard, or the buffer is too short.
+    pub fn worker<'s>(
+        &'s self,
+        shard: usize,
+        scratch: &'s mut Scratch,
+        buffer: &'s mut [u8],
+    ) -> Result<Worker<'s, 'm, P, L>, WorkerError> {
+        let (bytes, needed) = (buffer.len(), self.page_size().bytes());
+        if shard >= self.shards.len() {
+            return Err(WorkerError::NoShard { shard, shards: self.shards.len() });
+        }
+        let buffer = buffer.get_mut(..needed).ok_or(WorkerError::BufferTooShort { bytes, needed })?;
+        Ok(Worker { store: self, home: shard, scratch, buffer })
+    }
+}
+
+impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
+    /// The store.
+    pub fn shared(&self) -> &'s Store<'m, P, L> {
+        self.store
+    }
+
+    /// Compresses a page and keeps it in `slot`, in the place of the page that was there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; the slot then holds what it held.
+    pub fn store(&mut self, slot: Slot, page: &[u8]) -> Result<Stored, StoreError> {
+        let size = self.store.page_size();
+        if slot.get() >= self.store.slots() {
+            return Err(StoreError::NoSlot { slot });
+        }
+        let wrong = StoreError::PageLength { bytes: page.len(), page: size };
+        if page.len() != size.bytes() {
+            return Err(wrong);
+        }
+        // With room for the whole page there is always an encoding; a page of a wrong size was refused above.
+        let object = codec::encode(page, self.buffer, self.scratch).map_err(|_| wrong)?;
+        self.put_encoded(slot, object)
+    }
+
+    /// Keeps the object at the start of the buffer.
+    fn put_encoded(&mut self, slot: Slot, object: Encoded) -> Result<Stored, StoreError> {
+        let (store, tag, len) = (self.store, object.tag(), object.len());
+        let bytes = &self.buffer[..len];
+        if tag.codec() == Codec::Same {
+            let word = bytes.first_chunk().map(|word| u64::from_ne_bytes(*word));
+            if let Some(inline) = word.and_then(Inline::new) {
+                store.put(self.home, slot, New::inline(inline))?;
+                return Ok(Stored { tag, len: 0 });
+            }
+        }
+        let full = StoreError::Full { bytes: len };
+        let new = Self::write(store, self.home, tag, bytes, Growth::Allowed, 0).ok_or(full)?;
+        store.put(self.home, slot, new)?;
+        Ok(Stored { tag, len })
+    }
+
+    /// Writes an object to the pool, ready to be put into an entry.
+    pub(super) fn write(
+        store: &Store<'m, P, L>,
+        home: usize,
+        tag: Tag,
+        bytes: &[u8],
+        growth: Growth,
+        age: u8,
+    ) -> Option<New> {
+        let shape = &store.pool.shape;
+        let mut claim = store.place(home, bytes.len(), growth)?;
+        let header = shape.checksum_bytes();
+        let written = store.pool.write(&mut claim, header + bytes.len(), |place| {
+            if shape.checksums == Checksums::On {
+                place[..header].copy_from_slice(&checksum(seed(tag), bytes).to_le_bytes());
+            }
+            place[header..].copy_from_slice(bytes);
+        });
+        let new = match written {
+            Some(()) => store.pool.object(claim, tag, bytes.len(), age),
+            None => Err(claim),
+        };
+        new.map_err(|claim| store.release(claim)).ok()
+    }
+
+    /// Decompresses the page in `slot` into `page`. The page stays stored, and counts as young.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; a damaged object is an error of its own page only.
+    pub fn load(&mut self, slot: Slot, page: &mut [u8]) -> Result<(), LoadError> {
+        let store = self.store;
+        let size = store.page_size();
+        if page.len() != size.bytes() {
+            return Err(LoadError::PageLength { bytes: page.len(), page: size });
+        }
+        match store.pin(slot, 0)? {
+            Held::Inline(word) => {
+                for bytes in page.chunks_exact_mut(8) {
+                    bytes.copy_from_slice(&word.to_ne_bytes());
+                }
+                Ok(())
+            }
+            Held::Object(pin) => {
+                let outcome = self.decode(slot, &pin, page);
+                store.unpin(pin);
+                outcome
+            }
+        }
+    }
+
+    fn decode(&mut self, slot: Slot, pin: &Pin<'_, 'm, P>, page: &mut [u8]) -> Result<(), LoadError> {
+        let damaged = |damage| LoadError::Damaged { slot, damage };
+        let tag = pin.entry().tag().ok_or(damaged(Damage::Entry))?;
+        let read = pin.read(|bytes| {
+            let bytes = self.store.verify(tag, bytes).ok_or(damaged(Damage::Checksum))?;
+            codec::decode(tag, bytes, page, self.scratch).map_err(|error| damaged(Damage::Encoding(error)))
+        });
+        read.unwrap_or(Err(damaged(Damage::Entry)))
+    }
+
+    /// Removes the page in `slot`, as [`Store::remove`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`super::RemoveError`] if there is no such page.
+    pub fn remove(&mut self, slot: Slot) -> Result<(), super::RemoveError> {
+        self.store.remove(slot)
+    }
+}
+
+/// What a slot holds, held fast.
+pub(super) enum Held<'p, 'm, P: FrameMemory> {
+    Inline(u64),
+    Object(Pin<'p, 'm, P>),
+}
+
+impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
+    /// Holds what is in a slot, whose age becomes `age`.
+    pub(super) fn pin(&self, slot: Slot, age: u8) -> Result<Held<'_, 'm, P>, LoadError> {
+        let mut patience = PATIENCE;
+        let mut seen = self.pool.entry(slot.get()).ok_or(LoadError::NoSlot { slot })?;
+        loop {
+            match seen.kind() {
+                Kind::Empty => return Err(LoadError::NotStored { slot }),
+                Kind::Inline(word) => return Ok(Held::Inline(word)),
+                Kind::Object if seen.is_dying() => return Err(LoadError::NotStored { slot }),
+                Kind::Object => {}
+            }
+            if seen.readers() == Entry::MAX_READERS {
+                if patience == 0 {
+                    return Err(LoadError::Busy { slot });
+                }
+                patience -= 1;
+                spin_loop();
+                seen = self.pool.entry(slot.get()).unwrap_or(seen);
+                continue;
+            }
+            match self.pool.pin(slot.get(), seen, age) {
+                Ok(pin) => return Ok(Held::Object(pin)),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    pub(super) fn unpin(&self, pin: Pin<'_, 'm, P>) {
+        if let Unpinned::Last(claim) = pin.unpin() {
+            self.release(claim);
+        }
+    }
+
+    /// The encoded bytes of an object, if its checksum is right.
+    pub(super) fn verify<'b>(&self, tag: Tag, object: &'b [u8]) -> Option<&'b [u8]> {
+        if self.pool.shape.checksums == Checksums::Off {
+            return Some(object);
+        }
+        let (sum, bytes) = object.split_first_chunk::<4>()?;
+        (u32::from_le_bytes(*sum) == checksum(seed(tag), bytes)).then_some(bytes)
+    }
+}
+
+/// The seed of an object's checksum: a changed tag is damage too.
+fn seed(tag: Tag) -> u64 {
+    u64::from(tag.to_byte())
+}
+
+impl<P: FrameMemory, L: RawLock> fmt::Debug for Worker<'_, '_, P, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Worker(shard {} of {:?})", self.home, self.store)
+    }
+}
