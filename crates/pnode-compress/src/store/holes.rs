@@ -111,7 +111,7 @@ mod tests {
         let mut state = 1u64;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            state >> 33 | state << 31
+            state.rotate_left(31)
         };
         for round in 0..4000 {
             let words: Vec<u64> = (0..8)
