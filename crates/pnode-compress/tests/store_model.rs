@@ -166,9 +166,7 @@ fn every_flipped_byte_is_noticed_and_hurts_no_other_page() {
     let mut back = vec![0; PAGE];
     let (mut noticed, mut spared) = (0, 0);
     for offset in (0..store.stats().pool_bytes as usize).step_by(7) {
-        // SAFETY: the offset lies in the pool's frames, the first of the buffer; no call is in flight.
-        let byte = unsafe { base.add(offset).as_mut() };
-        *byte ^= 0x10;
+        lent::flip(base, offset, 0x10);
         let mut damaged = 0;
         for (slot, page) in pages.iter().enumerate() {
             match worker.load(Slot::new(slot as u32), &mut back) {
@@ -177,9 +175,7 @@ fn every_flipped_byte_is_noticed_and_hurts_no_other_page() {
                 Err(error) => panic!("{error}"),
             }
         }
-        // SAFETY: as above.
-        let byte = unsafe { base.add(offset).as_mut() };
-        *byte ^= 0x10;
+        lent::flip(base, offset, 0x10);
         assert!(damaged <= 1, "one byte hurt {damaged} pages");
         if damaged == 1 { noticed += 1 } else { spared += 1 }
     }
@@ -203,17 +199,13 @@ fn without_checksums_damage_is_an_error_or_a_page_but_nothing_worse() {
     let mut refused = 0;
     for offset in 0..1500 {
         for bits in [0xff, 0x80, 0x0f] {
-            // SAFETY: the offset lies in the pool's first block; no call is in flight.
-            let byte = unsafe { base.add(offset).as_mut() };
-            *byte ^= bits;
+            lent::flip(base, offset, bits);
             match worker.load(Slot::new(0), &mut back) {
                 Ok(()) => {}
                 Err(LoadError::Damaged { damage: Damage::Encoding(_), .. }) => refused += 1,
                 Err(error) => panic!("{error}"),
             }
-            // SAFETY: as above.
-            let byte = unsafe { base.add(offset).as_mut() };
-            *byte ^= bits;
+            lent::flip(base, offset, bits);
         }
     }
     assert!(refused > 100, "{refused}");

@@ -52,3 +52,10 @@ impl Lent {
         (Store::new(config, memory, &mut self.words, &mut self.shards).unwrap(), base)
     }
 }
+
+/// Flips `bits` in the pool's byte at `offset`, while no call of its store is in flight.
+pub(crate) fn flip(base: NonNull<u8>, offset: usize, bits: u8) {
+    let byte = base.as_ptr().wrapping_add(offset);
+    // SAFETY: the offset lies in the leaked pages of `damageable`, which nobody else touches just now.
+    unsafe { *byte ^= bits }
+}
