@@ -65,15 +65,26 @@ pub const DOORS: [(Reason, Option<Features>, Right); 11] = [
     (Reason::Oom, Some(Features::OOM), Right::WorkOnPages),
 ];
 
+/// The table has a row for each reason, in their order: a reason is the number of its row.
+const _: () = {
+    let mut row = 0;
+    while row < DOORS.len() {
+        assert!(DOORS[row].0 as usize == row);
+        row += 1;
+    }
+    assert!(Reason::Oom as usize == DOORS.len() - 1);
+};
+
 impl Reason {
     /// The door that must be open, `None` for what only the owner may do.
-    pub fn door(self) -> Option<Features> {
-        DOORS.iter().find(|(reason, ..)| *reason == self).and_then(|(_, door, _)| *door)
+    pub const fn door(self) -> Option<Features> {
+        DOORS[self as usize].1
     }
 
     /// What the reason entitles to.
-    pub fn right(self) -> Right {
-        DOORS.iter().find(|(reason, ..)| *reason == self).map_or(Right::WorkOnPages, |(.., right)| *right)
+    #[inline]
+    pub const fn right(self) -> Right {
+        DOORS[self as usize].2
     }
 }
 
@@ -190,11 +201,12 @@ impl<'m, Z: FrameZone, L: RawLock> Grant<'m, Z, L> {
     /// # Errors
     ///
     /// [`AllocError`]; nothing has changed then. A grant never falls back to another node.
+    #[inline]
     pub fn alloc(&self, request: Request<'_>) -> Result<Frame, AllocError> {
         if self.reason.right() != Right::TakeFrames {
             return Err(AllocError::NotForFrames { reason: self.reason });
         }
-        self.nodes.alloc_granted(self.registration, request.this_node_only())
+        self.nodes.alloc_granted(self.registration, &request.this_node_only())
     }
 }
 

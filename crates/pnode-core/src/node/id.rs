@@ -41,6 +41,13 @@ impl NodeId {
         self.0 as usize
     }
 
+    /// The node with the low bits of `number`, for a number that was an id before it was packed into a word.
+    #[inline]
+    pub(crate) const fn masked(number: u16) -> Self {
+        // INVARIANT: N1, because COUNT is a power of two.
+        Self(number & (Self::COUNT as u16 - 1))
+    }
+
     /// The node with index `index`, or `None` past the last id.
     pub(crate) const fn from_index(index: usize) -> Option<Self> {
         if index < Self::COUNT { Some(Self(index as u16)) } else { None }

@@ -72,7 +72,7 @@ impl<'m, Z: FrameZone, L: RawLock> NodeHandle<'m, Z, L> {
         for (_, taken, other) in self.nodes.online_zones(&admin) {
             let with = other.span();
             if span.intersection(with).is_some() {
-                return Err(OnlineError::Overlaps { span, with, node: taken.load().node().unwrap_or(node) });
+                return Err(OnlineError::Overlaps { span, with, node: taken.load().node() });
             }
         }
         let Some(free) = self.nodes.zones.iter().find(|zone| !zone.load().is_taken()) else {
@@ -313,7 +313,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         node: NodeId,
         admin: &Guard<'_, Admin<'m>, L>,
     ) -> impl DoubleEndedIterator<Item = (usize, &'m ZoneSlot<'m, Z>, &'m Z)> + use<'m, Z, L> {
-        self.online_zones(admin).filter(move |(_, slot, _)| slot.load().node() == Some(node))
+        self.online_zones(admin).filter(move |(_, slot, _)| slot.load().node() == node)
     }
 
     /// How many frames of `node` are handed out.

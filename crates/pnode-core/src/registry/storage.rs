@@ -181,10 +181,16 @@ impl ZoneWord {
         Owned(self.0 as u32)
     }
 
+    /// The node's number, which means nothing in a vacant slot.
+    #[inline]
+    pub(super) const fn node(self) -> NodeId {
+        NodeId::masked(self.0 as u16)
+    }
+
     /// The node of a zone in use.
     #[inline]
-    pub(super) fn node(self) -> Option<NodeId> {
-        if self.is_taken() { NodeId::new(self.0 as u16).ok() } else { None }
+    pub(super) fn taken(self) -> Option<NodeId> {
+        self.is_taken().then(|| self.node())
     }
 
     /// The word of the slot's next use.
@@ -245,7 +251,7 @@ impl Default for ListSlot {
 /// | --- | --- |
 /// | `nodes`, `records` | `n` |
 /// | `zones`, `scratch` | `k` |
-/// | `lists` | `2 * n * k`: two copies of a list for each node |
+/// | `lists` | `2 * n * k`: for each node two copies of its fallback list |
 #[derive(Debug)]
 pub struct Slots<'m, Z> {
     /// One for each node.
@@ -267,7 +273,7 @@ pub struct Storage<'m, Z, const N: usize, const K: usize> {
     records: [NodeRecord; N],
     zones: [ZoneSlot<'m, Z>; K],
     scratch: [u16; K],
-    lists: [[[ListSlot; K]; N]; 2],
+    lists: [[[ListSlot; K]; 2]; N],
 }
 
 impl<'m, Z: FrameZone, const N: usize, const K: usize> Storage<'m, Z, N, K> {

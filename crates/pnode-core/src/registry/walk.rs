@@ -2,13 +2,13 @@
 
 use core::fmt;
 
-use super::storage::{Owned, ZoneSlot};
+use super::storage::{ListSlot, Owned, ZoneSlot};
 use super::{Nodes, Registration};
 use crate::addr::{Order, Pfn};
 use crate::frame::{FrameZone, FreeError};
 use crate::node::{Facts, NodeId};
 use crate::request::{Contents, Depth, Fallback, Request};
-use crate::sync::{Ordering, RawLock, fence};
+use crate::sync::{AtomicU16, Ordering, RawLock, fence};
 
 /// A block of frames that was handed out: a token that cannot be copied, so it is given back once.
 ///
@@ -159,53 +159,56 @@ enum Reach {
     Only(Owned),
 }
 
+/// Why a zone did not serve a request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Missed {
+    /// It has no such block, or the walk may not use it.
+    Passed,
+    /// Its watermark keeps back what it has: a walk that reaches deeper may get it.
+    KeptBack,
+}
+
 impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     /// Takes a block from ordinary memory: the nearest zone to the preferred node (node 0 if none is) that has one.
     ///
     /// No request reaches a private node this way, whatever it prefers and whatever its nodemask says. Takes no lock;
     /// may be called in any context that `Z` allows.
     ///
+    /// The way to the nearest zone is inlined into the caller, where much of the request is known; see `benches/gate.rs`
+    /// for what is left of it.
+    ///
     /// # Errors
     ///
     /// [`AllocError`]; nothing has changed then.
-    #[inline]
+    #[inline(always)]
     pub fn alloc(&self, request: Request<'_>) -> Result<Frame, AllocError> {
         let from = match request.preferred() {
             Some(node) => node,
             None => const { first_node() },
         };
-        if from.index() >= self.nodes.len() {
-            return Err(AllocError::Unknown { node: from });
+        // The nearest zone in line, all others in a call: most requests are served here.
+        match self.take_nearest(from, &request) {
+            Some(frame) => Ok(frame),
+            None => self.alloc_anywhere(from, &request),
         }
-        match request.fallback() {
-            Fallback::Nearest => self.retried(|epoch| {
-                let list = self.fallback(epoch, from);
-                self.descend(request, |depth| {
-                    list.iter()
-                        .map(|slot| slot.0.load(Ordering::Relaxed))
-                        .map_while(|zone| Some((zone, self.zones.get(usize::from(zone))?)))
-                        .find_map(|(zone, slot)| self.take(zone, slot, Reach::Ordinary, request, depth))
-                })
-            }),
-            Fallback::ThisNodeOnly => self.alloc_own(from, Owned::ordinary(from), request),
-        }
-        .ok_or_else(|| self.refusal(from, request))
     }
 
     /// Takes a block of the granted node.
+    #[inline]
     pub(crate) fn alloc_granted(
         &self,
         granted: Registration,
-        request: Request<'_>,
+        request: &Request<'_>,
     ) -> Result<Frame, AllocError> {
         let node = granted.node;
         if let Some(preferred) = request.preferred().filter(|preferred| *preferred != node) {
             return Err(AllocError::OtherNode { granted: node, preferred });
         }
-        self.alloc_own(node, Owned::private(node), request).ok_or_else(|| {
-            let draining = self.state(node).is_none_or(|state| state.is_draining());
-            if draining { AllocError::Draining { node } } else { no_memory(node, request) }
-        })
+        let first = self.slot(node).map(|slot| slot.first.load(Ordering::Relaxed));
+        match first.and_then(|zone| self.take_at_once(zone, Reach::Only(Owned::private(node)), request)) {
+            Some(frame) => Ok(frame),
+            None => self.alloc_on(node, request),
+        }
     }
 
     /// Gives a block back to its zone.
@@ -231,7 +234,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             .iter()
             .enumerate()
             .find_map(|(zone, slot)| {
-                let node = slot.load().node()?;
+                let node = slot.load().taken()?;
                 slot.source.get()?.span().contains(pfn).then_some(Frame {
                     pfn,
                     order,
@@ -246,40 +249,106 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     /// The node that `pfn` is on, or `None` if no zone has it.
     pub fn node_of(&self, pfn: Pfn) -> Option<NodeId> {
         self.zones.iter().find_map(|slot| {
-            slot.load().node().filter(|_| slot.source.get().is_some_and(|z| z.span().contains(pfn)))
+            slot.load().taken().filter(|_| slot.source.get().is_some_and(|z| z.span().contains(pfn)))
         })
     }
 
-    /// Walks the own list of `node`.
-    fn alloc_own(&self, node: NodeId, owner: Owned, request: Request<'_>) -> Option<Frame> {
-        let first = &self.nodes.get(node.index())?.first;
-        self.retried(|_| {
-            self.descend(request, |depth| {
-                // The chain may be rewritten while it is walked: no walk is longer than there are zones.
-                let mut zone = first.load(Ordering::Acquire);
-                for _ in 0..self.zones.len() {
-                    let slot = self.zones.get(usize::from(zone))?;
-                    if let Some(frame) = self.take(zone, slot, Reach::Only(owner), request, depth) {
-                        return Some(frame);
-                    }
-                    zone = slot.next.load(Ordering::Acquire);
-                }
-                None
-            })
+    /// Tries the first zone of the fallback list of `from`.
+    #[inline(always)]
+    fn take_nearest(&self, from: NodeId, request: &Request<'_>) -> Option<Frame> {
+        if request.fallback() != Fallback::Nearest {
+            return None;
+        }
+        // Whatever entry of whatever epoch this reads, the zone's word decides; a miss is settled by a whole walk.
+        let entry = self.lists.get(self.list_start(self.epoch.load(Ordering::Relaxed), from))?;
+        self.take_at_once(entry.0.load(Ordering::Relaxed), Reach::Ordinary, request)
+    }
+
+    /// Tries one zone, which is the first of a walk.
+    #[inline(always)]
+    fn take_at_once(&self, zone: u16, reach: Reach, request: &Request<'_>) -> Option<Frame> {
+        self.take(zone, self.zones.get(usize::from(zone))?, reach, request, Depth::Low).ok()
+    }
+
+    /// Walks the whole list that the request asks for.
+    #[cold]
+    #[inline(never)]
+    fn alloc_anywhere(&self, from: NodeId, request: &Request<'_>) -> Result<Frame, AllocError> {
+        if from.index() >= self.nodes.len() {
+            return Err(AllocError::Unknown { node: from });
+        }
+        match request.fallback() {
+            Fallback::Nearest => self.retried(|epoch| {
+                descend(request, |depth| self.walk_fallback(self.fallback(epoch, from), request, depth))
+            }),
+            Fallback::ThisNodeOnly => self.alloc_own(from, Owned::ordinary(from), request),
+        }
+        .ok_or_else(|| self.refusal(from, request))
+    }
+
+    /// Walks the whole own list of a granted node.
+    #[cold]
+    #[inline(never)]
+    fn alloc_on(&self, node: NodeId, request: &Request<'_>) -> Result<Frame, AllocError> {
+        self.alloc_own(node, Owned::private(node), request).ok_or_else(|| {
+            let draining = self.state(node).is_none_or(|state| state.is_draining());
+            if draining { AllocError::Draining { node } } else { no_memory(node, request) }
         })
+    }
+
+    /// Walks a fallback list to the first zone that serves.
+    fn walk_fallback(&self, list: &[ListSlot], request: &Request<'_>, depth: Depth) -> Result<Frame, Missed> {
+        let mut missed = Missed::Passed;
+        for entry in list {
+            let zone = entry.0.load(Ordering::Relaxed);
+            let Some(slot) = self.zones.get(usize::from(zone)) else { break };
+            match self.take(zone, slot, Reach::Ordinary, request, depth) {
+                Ok(frame) => return Ok(frame),
+                Err(why) => missed = missed.max(why),
+            }
+        }
+        Err(missed)
+    }
+
+    /// Walks the own list of `node`.
+    fn alloc_own(&self, node: NodeId, owner: Owned, request: &Request<'_>) -> Option<Frame> {
+        let first = &self.nodes.get(node.index())?.first;
+        self.retried(|_| descend(request, |depth| self.walk_own(first, owner, request, depth)))
+    }
+
+    /// Walks the chain of zones that begins at `first` to the first one that serves.
+    fn walk_own(
+        &self,
+        first: &AtomicU16,
+        owner: Owned,
+        request: &Request<'_>,
+        depth: Depth,
+    ) -> Result<Frame, Missed> {
+        let mut missed = Missed::Passed;
+        let mut zone = first.load(Ordering::Relaxed);
+        // The chain may be rewritten while it is walked: no walk is longer than there are zones.
+        for _ in 0..self.zones.len() {
+            let Some(slot) = self.zones.get(usize::from(zone)) else { break };
+            match self.take(zone, slot, Reach::Only(owner), request, depth) {
+                Ok(frame) => return Ok(frame),
+                Err(why) => missed = missed.max(why),
+            }
+            zone = slot.next.load(Ordering::Relaxed);
+        }
+        Err(missed)
     }
 
     /// Walks again as long as the lists changed under a walk that found nothing.
     #[inline]
     fn retried(&self, mut walk: impl FnMut(u32) -> Option<Frame>) -> Option<Frame> {
-        // Acquire pairs with the Release in `rebuild`.
+        // Acquire pairs with the Release in `rebuild`: who sees this epoch sees its lists.
         let mut epoch = self.epoch.load(Ordering::Acquire);
         loop {
             if let Some(frame) = walk(epoch) {
                 return Some(frame);
             }
-            // The fence orders the walk's loads before the next one: a walk that read a link or a word of a later
-            // rebuild sees that rebuild's epoch here.
+            // Pairs with the fence in `rebuild` and the Release stores in `chain`: a walk that read an entry or a link
+            // of a later change sees an epoch here that is not its own.
             fence(Ordering::Acquire);
             let now = self.epoch.load(Ordering::Acquire);
             if now == epoch {
@@ -289,58 +358,50 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         }
     }
 
-    /// Walks above the low watermark first, then as deep as the request may.
-    #[inline]
-    fn descend(&self, request: Request<'_>, mut walk: impl FnMut(Depth) -> Option<Frame>) -> Option<Frame> {
-        walk(Depth::Low).or_else(|| match request.reserve_depth() {
-            Depth::Low => None,
-            deeper => walk(deeper),
-        })
-    }
-
     /// Takes a block of one zone, if the walk may use it and it has one to spare.
-    #[inline]
+    #[inline(always)]
     fn take(
         &self,
         zone: u16,
         slot: &ZoneSlot<'m, Z>,
         reach: Reach,
-        request: Request<'_>,
+        request: &Request<'_>,
         depth: Depth,
-    ) -> Option<Frame> {
+    ) -> Result<Frame, Missed> {
         let word = slot.load();
         let ours = match reach {
             Reach::Ordinary => word.owner().is_ordinary(),
             Reach::Only(owner) => word.owner() == owner,
         };
-        let node = word.node().filter(|_| ours)?;
-        if request.mask().is_some_and(|mask| !mask.contains(node)) {
-            return None;
+        let node = word.node();
+        if !ours || request.mask().is_some_and(|mask| !mask.contains(node)) {
+            return Err(Missed::Passed);
         }
-        let source = slot.source.get()?;
+        let source = slot.source.get().ok_or(Missed::Passed)?;
         let order = request.block_order();
         let kept = match depth {
             Depth::Low => slot.low.load(Ordering::Relaxed),
             Depth::Min => slot.min.load(Ordering::Relaxed),
             Depth::Emergency => 0,
         };
-        if kept > 0 && source.free_frames() < kept.saturating_add(order.frames()) {
-            return None;
+        if kept > 0 && keeps_back(source, kept, order) {
+            return Err(Missed::KeptBack);
         }
-        let pfn = source.alloc(order, request.migrate_type()).ok()?;
+        let pfn = source.alloc(order, request.migrate_type()).map_err(|_| Missed::Passed)?;
         // A zone that changed hands was isolated, got its new word and was reopened, in this order. If the block was
         // there because of that reopening, this load sees the new word; the source's own acquire orders it.
-        if !slot.load().same_use(word) {
+        let now = slot.load();
+        if now != word && !now.same_use(word) {
             // The block was handed out a moment ago, so its source takes it back.
             let _ = source.free(pfn, order);
-            return None;
+            return Err(Missed::Passed);
         }
-        Some(Frame { pfn, order, node, zone, contents: request.contents() })
+        Ok(Frame { pfn, order, node, zone, contents: request.contents() })
     }
 
     /// Why an ordinary walk found nothing.
     #[cold]
-    fn refusal(&self, from: NodeId, request: Request<'_>) -> AllocError {
+    fn refusal(&self, from: NodeId, request: &Request<'_>) -> AllocError {
         let private = self.state(from).is_some_and(|state| state.facts.has(Facts::PRIVATE));
         if private && request.fallback() == Fallback::ThisNodeOnly {
             return AllocError::Private { node: from };
@@ -361,11 +422,27 @@ const fn first_node() -> NodeId {
     }
 }
 
-fn no_memory(node: NodeId, request: Request<'_>) -> AllocError {
+fn no_memory(node: NodeId, request: &Request<'_>) -> AllocError {
     match request.mask() {
         Some(mask) if request.fallback() == Fallback::ThisNodeOnly && !mask.contains(node) => {
             AllocError::Masked { node }
         }
         _ => AllocError::NoMemory { order: request.block_order() },
     }
+}
+
+/// Walks above the low watermark first, and then as deep as the request may if a watermark kept something back.
+#[inline]
+fn descend(request: &Request<'_>, mut walk: impl FnMut(Depth) -> Result<Frame, Missed>) -> Option<Frame> {
+    match (walk(Depth::Low), request.reserve_depth()) {
+        (Ok(frame), _) => Some(frame),
+        (Err(Missed::KeptBack), deeper) if deeper > Depth::Low => walk(deeper).ok(),
+        (Err(_), _) => None,
+    }
+}
+
+/// Whether `source` has no more to spare than the `kept` frames.
+#[cold]
+fn keeps_back<Z: FrameZone>(source: &Z, kept: u64, order: Order) -> bool {
+    source.free_frames() < kept.saturating_add(order.frames())
 }

@@ -35,10 +35,9 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             let zones = &mut admin.scratch[..count];
             zones.sort_unstable_by_key(|zone| {
                 let node = self.zones[usize::from(*zone)].load().node();
-                let distance = node.and_then(|node| self.distances.between(from, node)).unwrap_or(REMOTE);
+                let distance = self.distances.between(from, node).unwrap_or(REMOTE);
                 // Ties by number, seen from the node itself: its neighbours are not all sent to node 0 first.
-                let ring = node
-                    .map_or(0, |node| (node.index() + self.nodes.len() - from.index()) % self.nodes.len());
+                let ring = (node.index() + self.nodes.len() - from.index()) % self.nodes.len();
                 (distance, ring, *zone)
             });
             let list = self.fallback(epoch, from);
@@ -50,12 +49,16 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         self.epoch.store(epoch, Ordering::Release);
     }
 
-    /// The fallback list of `from` in `epoch`; it ends with [`END`] or with the slice.
-    #[inline]
+    /// The fallback list of `from`, one of the nodes, in `epoch`; it ends with [`END`] or with the slice.
     pub(super) fn fallback(&self, epoch: u32, from: NodeId) -> &'m [ListSlot] {
-        let zones = self.zones.len();
-        let start = (epoch as usize % 2 * self.nodes.len() + from.index()) * zones;
-        &self.lists[start..start + zones]
+        let start = self.list_start(epoch, from);
+        &self.lists[start..start + self.zones.len()]
+    }
+
+    /// Where that list starts: past all lists for a node without a slot.
+    #[inline]
+    pub(super) fn list_start(&self, epoch: u32, from: NodeId) -> usize {
+        (from.index() * 2 + epoch as usize % 2) * self.zones.len()
     }
 
     /// Writes the own list of `node` anew, by slot number, from its end: at each moment a walker finds every zone that
