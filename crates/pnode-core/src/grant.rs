@@ -139,7 +139,7 @@ pub enum Denied {
         /// The node id.
         node: NodeId,
     },
-    /// The owner's handle is of an earlier life of the id.
+    /// The owner's handle, or whoever remembered the id, is of an earlier life of it.
     Stale {
         /// The node id.
         node: NodeId,

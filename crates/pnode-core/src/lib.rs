@@ -12,11 +12,14 @@ compile_error!("`--cfg loom` needs `--features loom`: run the models as CONTRIBU
 extern crate alloc;
 
 pub mod addr;
+pub mod cpuset;
 pub mod distance;
 pub mod frame;
 pub mod grant;
 pub mod node;
 pub mod ops;
+pub mod page;
+pub mod policy;
 pub mod registry;
 pub mod request;
 pub mod small;
@@ -24,11 +27,16 @@ pub mod sync;
 pub mod watermark;
 
 pub use addr::{FrameRange, Order, OrderTooLarge, PageSize, Pfn, RangeError};
+pub use cpuset::{Mems, NoOrdinaryMemory};
 pub use distance::{DistanceError, Distances};
 pub use frame::{FrameError, FrameSource, FrameZone, FreeError, MigrateType};
 pub use grant::{Denied, Grant, Reason, Right};
-pub use node::{FeatureError, Features, Life, MemoryClass, NodeId, NodeIdTooLarge, NodeMask, NodeState};
+pub use node::{
+    FeatureError, Features, Life, MemoryClass, NodeId, NodeIdTooLarge, NodeMask, NodeState, Stamp,
+};
 pub use ops::{NodeOps, Service};
+pub use page::PageOrigin;
+pub use policy::{Placement, Policy};
 #[cfg(feature = "alloc")]
 pub use registry::BoxedStorage;
 pub use registry::{

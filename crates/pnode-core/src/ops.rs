@@ -190,7 +190,10 @@ pub trait NodeOps: Sync {
 }
 
 /// A service ready to be installed on a node: a thin holder for its callbacks.
-#[derive(Clone, Copy)]
+///
+/// It cannot be copied and lends its callbacks only for as long as it is borrowed itself: what
+/// [`Nodes::with_service`](crate::Nodes::with_service) shows to its closure does not outlive the reference that is held
+/// meanwhile.
 pub struct Service<'m> {
     ops: &'m dyn NodeOps,
 }
@@ -202,7 +205,7 @@ impl<'m> Service<'m> {
     }
 
     /// The callbacks.
-    pub const fn ops(&self) -> &'m dyn NodeOps {
+    pub const fn ops(&self) -> &dyn NodeOps {
         self.ops
     }
 }

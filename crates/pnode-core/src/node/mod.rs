@@ -4,11 +4,13 @@ mod class;
 mod features;
 mod id;
 mod mask;
+mod stamp;
 mod state;
 
 pub use class::MemoryClass;
 pub use features::{FeatureError, Features};
 pub use id::{NodeId, NodeIdTooLarge};
 pub use mask::NodeMask;
+pub use stamp::Stamp;
 pub(crate) use state::{Facts, Generation, Word};
 pub use state::{Life, NodeState};

@@ -74,9 +74,14 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         };
         record.class = class;
         slot.features.store(features.bits(), Ordering::Relaxed);
+        let births = self.births.load(Ordering::Relaxed).saturating_add(1);
+        slot.born.store(births, Ordering::Relaxed);
         // Release pairs with the Acquire loads of the word: who sees the node registered sees its doors. Nobody else
         // changes the word of an unregistered node while we hold the lock.
         slot.word.store(Word::new(generation, facts, 0).0, Ordering::Release);
+        // After the word: a stamp that counts this registration was taken when the node was there. Release pairs with
+        // the Acquire in `stamp`.
+        self.births.store(births, Ordering::Release);
         Ok(Registration { node, generation })
     }
 

@@ -36,9 +36,9 @@ pub use walk::{AdoptError, AllocError, Frame};
 
 use crate::distance::Distances;
 use crate::frame::FrameZone;
-use crate::node::{NodeId, NodeState};
-use crate::sync::{AtomicU32, Lock, Ordering, RawLock, SpinLock};
-use storage::NodeSlot as Slot;
+use crate::node::{Features, NodeId, NodeMask, NodeState, Stamp};
+use crate::sync::{AtomicU32, AtomicU64, Lock, Ordering, RawLock, SpinLock};
+use storage::{NodeSlot as Slot, doors};
 
 /// All nodes of a machine: the gate between requests and frames.
 ///
@@ -78,6 +78,8 @@ pub struct Nodes<'m, Z: FrameZone, L: RawLock = SpinLock> {
     distances: Distances<'m>,
     /// How often the zonelists were rebuilt; its lowest bit says which copy is current.
     epoch: AtomicU32,
+    /// How many registrations there were; changed under the lock.
+    births: AtomicU64,
     /// Held by whoever changes anything but a node's reference count.
     admin: Lock<Admin<'m>, L>,
 }
@@ -113,6 +115,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             lists: slots.lists,
             distances,
             epoch: AtomicU32::new(0),
+            births: AtomicU64::new(0),
             admin: Lock::new(Admin { records: slots.records, scratch: slots.scratch }),
         })
     }
@@ -130,6 +133,39 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     /// The facts about all nodes. Each node is read in one step, the masks together are not one.
     pub fn states(&self) -> NodeStates {
         NodeStates::read(self.nodes.iter())
+    }
+
+    /// This moment: all nodes that are registered now were registered by then, and none that will be.
+    pub fn stamp(&self) -> Stamp {
+        // Acquire pairs with the Release in `claim`: who counts a registration sees the node.
+        Stamp(self.births.load(Ordering::Acquire))
+    }
+
+    /// The private nodes with memory whose owners opened all of `doors`, but for those that drain.
+    ///
+    /// A survey: each node is read in one step, the nodes together are not, and a node may be gone when this returns.
+    /// Only a [`Grant`](crate::Grant) makes sure.
+    pub fn opened(&self, doors: Features) -> NodeMask {
+        self.opened_since(doors, None)
+    }
+
+    /// As [`Nodes::opened`], without nodes that were registered after `stamp`.
+    pub(crate) fn opened_since(&self, wanted: Features, stamp: Option<Stamp>) -> NodeMask {
+        let opened = |slot: &Slot<'m>| {
+            let state = slot.load(Ordering::Acquire).state();
+            let there = state.is_private() && state.has_memory() && !state.is_draining();
+            // The word's Acquire load ordered these after the stores in `claim`.
+            let meant = stamp.is_none_or(|stamp| slot.born.load(Ordering::Relaxed) <= stamp.0);
+            there && meant && doors(slot).contains(wanted)
+        };
+        let ids = (0..self.nodes.len()).filter_map(NodeId::from_index);
+        ids.zip(self.nodes).filter(|(_, slot)| opened(slot)).map(|(node, _)| node).collect()
+    }
+
+    /// How often memory came or went, wrapping. Who derives a table from the registry rebuilds it when this changes.
+    pub fn changes(&self) -> u32 {
+        // Acquire pairs with the Release in `rebuild`.
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// The distances between the nodes.

@@ -4,7 +4,7 @@ use super::storage::doors;
 use super::{Nodes, Registration};
 use crate::frame::FrameZone;
 use crate::grant::{Denied, Grant, Reason};
-use crate::node::{Facts, NodeId, Word};
+use crate::node::{Facts, NodeId, Stamp, Word};
 use crate::ops::Service;
 use crate::sync::{Ordering, RawLock};
 
@@ -17,6 +17,29 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     ///
     /// [`Denied`], which says which door is shut.
     pub fn grant(&'m self, node: NodeId, reason: Reason) -> Result<Grant<'m, Z, L>, Denied> {
+        self.grant_since(node, reason, None)
+    }
+
+    /// As [`Nodes::grant`], but only if `node` was registered by `stamp`: who remembered the id then meant that node.
+    ///
+    /// # Errors
+    ///
+    /// As [`Nodes::grant`], and [`Denied::Stale`].
+    pub fn grant_as_of(
+        &'m self,
+        node: NodeId,
+        reason: Reason,
+        stamp: Stamp,
+    ) -> Result<Grant<'m, Z, L>, Denied> {
+        self.grant_since(node, reason, Some(stamp))
+    }
+
+    fn grant_since(
+        &'m self,
+        node: NodeId,
+        reason: Reason,
+        stamp: Option<Stamp>,
+    ) -> Result<Grant<'m, Z, L>, Denied> {
         let slot = self.slot(node).ok_or(Denied::Unknown { node })?;
         let word = slot.update(|word| {
             if !word.facts().has(Facts::REGISTERED) {
@@ -24,6 +47,10 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             }
             if !word.facts().has(Facts::PRIVATE) {
                 return Err(Denied::NotPrivate { node });
+            }
+            // Ordered and proved as the doors below.
+            if stamp.is_some_and(|stamp| slot.born.load(Ordering::Relaxed) > stamp.0) {
+                return Err(Denied::Stale { node });
             }
             let door = reason.door().ok_or(Denied::OwnerOnly { node })?;
             // The word's Acquire load ordered this after the store at registration, and the compare-and-swap of the

@@ -19,6 +19,8 @@ pub struct NodeSlot<'m> {
     pub(super) word: AtomicU64,
     /// The doors; written before the word says *registered*.
     pub(super) features: AtomicU16,
+    /// Which registration of the registry this is; written before the word says *registered*.
+    pub(super) born: AtomicU64,
     /// The first of the node's zones, lowest slot first, chained by [`ZoneSlot::next`].
     pub(super) first: AtomicU16,
     pub(super) service: Published<'m, Service<'m>>,
@@ -31,6 +33,7 @@ impl NodeSlot<'_> {
             Self {
                 word: AtomicU64::new(0),
                 features: AtomicU16::new(0),
+                born: AtomicU64::new(0),
                 first: AtomicU16::new(END),
                 service: Published::empty(),
             }
