@@ -138,7 +138,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         }
         let pool = Pool::new(memory, shape, words)?;
         for shard in shards.iter_mut() {
-            *shard = Shard::new();
+            shard.reset();
         }
         let shards = &*shards;
         for (i, shard) in shards.iter().enumerate() {

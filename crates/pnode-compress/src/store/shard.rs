@@ -51,7 +51,8 @@ pub(crate) const fn bin_for(granules: u32) -> u32 {
 
 /// The lists of a shard's blocks.
 struct Bins {
-    heads: [u32; LISTS],
+    /// The number plus one of the first block of each list; 0 if none.
+    firsts: [u32; LISTS],
     /// A bit a bin that is not empty.
     map: [u64; BINS.div_ceil(64)],
     /// The number plus one of the first block that was taken out of the queue and not looked at; 0 if none.
@@ -79,10 +80,24 @@ pub(crate) struct Tally {
 impl<L: RawLock> Shard<L> {
     /// A shard without blocks.
     pub fn new() -> Self {
-        let bins = Bins { heads: [NONE; LISTS], map: [0; BINS.div_ceil(64)], backlog: 0 };
         let zero = || AtomicU64::new(0);
-        let tally = Tally { objects: zero(), bytes: zero(), inline: zero() };
-        Self { bins: Lock::new(bins), queue: AtomicU32::new(0), tally }
+        Self {
+            bins: Lock::new(Bins { firsts: [0; LISTS], map: [0; BINS.div_ceil(64)], backlog: 0 }),
+            queue: AtomicU32::new(0),
+            tally: Tally { objects: zero(), bytes: zero(), inline: zero() },
+        }
+    }
+
+    /// Forgets its blocks, in place: a shard is too large for a kernel's stack.
+    pub(crate) fn reset(&mut self) {
+        let mut bins = self.bins.lock();
+        bins.firsts = [0; LISTS];
+        bins.map = [0; BINS.div_ceil(64)];
+        bins.backlog = 0;
+        drop(bins);
+        self.queue = AtomicU32::new(0);
+        self.tally =
+            Tally { objects: AtomicU64::new(0), bytes: AtomicU64::new(0), inline: AtomicU64::new(0) };
     }
 }
 
@@ -141,18 +156,29 @@ impl Bins {
         if previous != NONE {
             Self::set_links(pool, previous, Links { next, ..Self::links(pool, previous) });
         } else {
-            self.heads[bin as usize] = next;
+            self.set_head(bin, next);
             if next == NONE && bin < ABSENT {
                 self.map[bin as usize / 64] &= !(1 << (bin % 64));
             }
         }
     }
 
+    /// The first block of a list, or [`NONE`].
+    fn head(&self, bin: u32) -> u32 {
+        self.firsts[bin as usize].wrapping_sub(1) & NONE
+    }
+
+    /// Makes `block`, or [`NONE`], the first of a list.
+    fn set_head(&mut self, bin: u32, block: u32) {
+        self.firsts[bin as usize] = (block + 1) & NONE;
+    }
+
     /// Puts a block that is in no list at the head of the list of `bin`, or marks it as being in none.
     fn link<P: FrameMemory>(&mut self, pool: &Pool<'_, P>, block: u32, bin: u32) {
         let mut next = NONE;
         if bin != FULL && bin != VICTIM {
-            next = core::mem::replace(&mut self.heads[bin as usize], block);
+            next = self.head(bin);
+            self.set_head(bin, block);
             if next != NONE {
                 Self::set_links(pool, next, Links { previous: block, ..Self::links(pool, next) });
             }
@@ -184,7 +210,7 @@ impl Bins {
     /// Claims `granules` granules in the smallest hole that the bins tell of.
     fn fit<P: FrameMemory>(&mut self, pool: &Pool<'_, P>, granules: u32) -> Option<Claim> {
         while let Some(bin) = self.first_from(bin_for(granules)) {
-            let block = self.heads[bin as usize];
+            let block = self.head(bin);
             let holes = pool.holes(block, granules);
             let claim = holes.best.and_then(|(start, _)| pool.claim(block, start, granules));
             let left = if claim.is_some() { holes.largest_after(granules) } else { holes.largest };
@@ -255,7 +281,7 @@ impl<L: RawLock> Shard<L> {
                 return Some(claim);
             }
         }
-        let block = bins.heads[ABSENT as usize];
+        let block = bins.head(ABSENT);
         if growth == Growth::Never || block == NONE || !limit.take() {
             return None;
         }
@@ -329,7 +355,7 @@ impl<L: RawLock> Shard<L> {
             return;
         }
         let top = bin_of(largest);
-        let spare = bins.heads[top as usize];
+        let spare = bins.head(top);
         if bin == VICTIM || spare != NONE && spare != block {
             self.retire(bins, pool, limit, block);
         } else {
@@ -352,10 +378,10 @@ impl<L: RawLock> Shard<L> {
     pub(crate) fn trim<P: FrameMemory>(&self, pool: &Pool<'_, P>, limit: &Limit, most: usize) -> usize {
         let mut bins = self.bins.lock();
         self.settle(&mut bins, pool, limit, usize::MAX);
-        let top = bin_of(pool.shape.places()) as usize;
+        let top = bin_of(pool.shape.places());
         let mut given = 0;
-        while given < most && bins.heads[top] != NONE {
-            let block = bins.heads[top];
+        while given < most && bins.head(top) != NONE {
+            let block = bins.head(top);
             if !self.retire(&mut bins, pool, limit, block) {
                 break;
             }
@@ -375,7 +401,8 @@ impl<L: RawLock> Shard<L> {
         let mut bins = self.bins.lock();
         self.settle(&mut bins, pool, limit, usize::MAX);
         let mut listed = 0usize;
-        for (bin, &head) in bins.heads.iter().enumerate() {
+        for bin in 0..LISTS {
+            let head = bins.head(bin as u32);
             let (mut previous, mut block) = (NONE, head);
             while block != NONE {
                 let links = Bins::links(pool, block);
