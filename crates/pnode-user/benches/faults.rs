@@ -31,9 +31,7 @@ impl Pager for Linear {
     fn fault(&self, page: usize, _access: Access) -> Result<(), FaultError> {
         let frame = page as u64 * self.stride % self.memory.frames();
         assert!(self.memory.zero(frame));
-        self.view
-            .map(page, 1, &self.memory, frame, Protection::ReadWrite)
-            .map_err(FaultError::Kernel)
+        self.view.map(page, 1, &self.memory, frame, Protection::ReadWrite).map_err(FaultError::Kernel)
     }
 }
 

@@ -8,8 +8,10 @@
 use core::fmt;
 use core::ptr::NonNull;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
-use pnode_core::PageSize;
+use pnode_compress::memory::Mapped;
+use pnode_core::{FrameError, FrameRange, FrameSource, FreeError, MigrateType, Order, PageSize, Pfn};
 
 use crate::fault::copy;
 use crate::sys::{self, Reservation, SysError};
@@ -123,6 +125,38 @@ impl Backing {
 impl fmt::Debug for Backing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Backing({} frames of {:?})", self.frames, self.page)
+    }
+}
+
+/// A source of frames of a [`Backing`], which it keeps mapped.
+pub(crate) struct OnBacking<S> {
+    source: S,
+    _backing: Arc<Backing>,
+}
+
+impl<S: FrameSource> OnBacking<S> {
+    /// `source`, whose frames `frames` are those of `backing`, with their bytes.
+    ///
+    /// The source is a grant, a zone or a registry: it hands a frame to one holder at a time. Inside this crate only
+    /// the holder of a frame touches its bytes; nobody outside reaches a machine's backing.
+    pub(crate) fn mapped(source: S, backing: &Arc<Backing>, frames: FrameRange) -> Mapped<Self> {
+        assert!(frames.frames() <= backing.frames(), "the frames are those of the backing");
+        let base = backing.direct_map();
+        let page = backing.page();
+        let held = Self { source, _backing: Arc::clone(backing) };
+        // SAFETY: by K1 the frames are mapped from `base` on for as long as the backing lives, which `held` keeps; the
+        // kernel fills them with zeroes; one holder at a time and nobody else at its bytes as said above.
+        unsafe { Mapped::new(held, base, frames, page) }
+    }
+}
+
+impl<S: FrameSource> FrameSource for OnBacking<S> {
+    fn alloc(&self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        self.source.alloc(order, migrate)
+    }
+
+    fn free(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        self.source.free(pfn, order)
     }
 }
 

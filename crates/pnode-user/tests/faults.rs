@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use pnode_core::{FrameError, Order, PageSize};
+use pnode_core::{AllocError, Order, PageSize};
 use pnode_user::backing::Backing;
 use pnode_user::fault::{
     Access, Backend, BackendKind, Choice, FaultError, Pager, Protection, View, attach, read, write,
@@ -50,7 +50,7 @@ impl Scattered {
             .lock()
             .unwrap()
             .pop()
-            .ok_or(FaultError::NoFrame(FrameError::Exhausted { order: Order::ZERO }))
+            .ok_or(FaultError::NoFrame(AllocError::NoMemory { order: Order::ZERO }))
     }
 
     /// Moves a page to another frame, as migration does.
@@ -267,7 +267,7 @@ fn a_fault_that_cannot_be_served_is_an_error_of_the_copy() {
     on_both(|backend| {
         let pager = Scattered::new(backend, 64, 20);
         let bytes = vec![7u8; 30 * PAGE];
-        let exhausted = FaultError::NoFrame(FrameError::Exhausted { order: Order::ZERO });
+        let exhausted = FaultError::NoFrame(AllocError::NoMemory { order: Order::ZERO });
         assert_eq!(write(&*pager, 100, &bytes), Err(exhausted), "{backend}");
         let mut back = vec![0u8; 20 * PAGE - 100];
         read(&*pager, 100, &mut back).unwrap();

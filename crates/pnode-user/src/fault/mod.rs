@@ -22,7 +22,8 @@
 use core::fmt;
 use std::sync::{Arc, Weak};
 
-use pnode_core::FrameError;
+use pnode_compress::cram;
+use pnode_core::AllocError;
 use pnode_core::sync::{AtomicUsize, Ordering};
 
 use crate::sys::{FaultScope, SysError};
@@ -66,7 +67,9 @@ pub trait Pager: Send + Sync {
 #[non_exhaustive]
 pub enum FaultError {
     /// There is no frame for the page.
-    NoFrame(FrameError),
+    NoFrame(AllocError),
+    /// The page is stored on a compressed node, which does not give it back.
+    Stored(cram::FaultError),
     /// The kernel refused a mapping.
     Kernel(SysError),
     /// Nothing is mapped at this address of the program: it was unmapped, or never mapped.
@@ -77,6 +80,7 @@ impl fmt::Display for FaultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoFrame(error) => error.fmt(f),
+            Self::Stored(error) => error.fmt(f),
             Self::Kernel(error) => {
                 write!(f, "the kernel refused a mapping ({error}); raise the limit it names")
             }
@@ -86,6 +90,12 @@ impl fmt::Display for FaultError {
 }
 
 impl core::error::Error for FaultError {}
+
+impl From<cram::FaultError> for FaultError {
+    fn from(error: cram::FaultError) -> Self {
+        Self::Stored(error)
+    }
+}
 
 /// Which backend to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

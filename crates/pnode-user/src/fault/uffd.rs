@@ -80,8 +80,8 @@ pub(super) enum Watch {
 
 /// A userfaultfd and the thread that serves it. Dropping it stops the thread.
 pub(super) struct Catcher {
-    fd: Arc<OwnedFd>,
-    stop: Arc<OwnedFd>,
+    fd: OwnedFd,
+    stop: Arc<File>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -102,13 +102,16 @@ impl Catcher {
                 false => Refused::Call(error),
             });
         }
-        let fd = Arc::new(fd);
-        let stop = Arc::new(sys::event_fd().map_err(Refused::Call)?);
+        let stop = Arc::new(File::from(sys::event_fd().map_err(Refused::Call)?));
         let thread = thread::Builder::new()
             .name("pnode-faults".into())
             .spawn({
-                let (fd, stop) = (Arc::clone(&fd), Arc::clone(&stop));
-                move || serve_events(fd.as_fd(), stop.as_fd())
+                // Of its own, so that reading needs nothing that could fail later.
+                let events = fd.try_clone().map_err(|error| {
+                    Refused::Call(SysError { call: "dup", errno: error.raw_os_error().unwrap_or(0) })
+                })?;
+                let stop = Arc::clone(&stop);
+                move || serve_events(File::from(events), stop.as_fd())
             })
             .map_err(|error| {
                 Refused::Call(SysError { call: "clone", errno: error.raw_os_error().unwrap_or(0) })
@@ -133,9 +136,7 @@ impl Catcher {
 
 impl Drop for Catcher {
     fn drop(&mut self) {
-        if let Ok(stop) = self.stop.try_clone() {
-            let _ = File::from(stop).write_all(&1u64.to_ne_bytes());
-        }
+        let _ = (&*self.stop).write_all(&1u64.to_ne_bytes());
         let Some(thread) = self.thread.take() else { return };
         // A pager that the thread keeps alive for the length of one event may own the last reference to us.
         if thread.thread().id() != thread::current().id() {
@@ -155,21 +156,19 @@ impl Drop for AbortOnUnwind {
     }
 }
 
-fn serve_events(fd: BorrowedFd<'_>, stop: BorrowedFd<'_>) {
+fn serve_events(mut events: File, stop: BorrowedFd<'_>) {
     const MESSAGE: usize = 32;
     let _guard = AbortOnUnwind;
-    let Ok(events) = fd.try_clone_to_owned() else { return };
-    let mut events = File::from(events);
     let mut messages = [0u8; 16 * MESSAGE];
     loop {
-        let (_, stopped) = sys::wait_readable(fd, stop);
+        let (_, stopped) = sys::wait_readable(events.as_fd(), stop);
         if stopped {
             return;
         }
         // Nothing to read (EAGAIN) after a wake-up means that the toucher left: its mapping has changed.
         let read = events.read(&mut messages).unwrap_or(0);
         for message in messages[..read].chunks_exact(MESSAGE) {
-            serve_event(fd, message);
+            serve_event(events.as_fd(), message);
         }
     }
 }

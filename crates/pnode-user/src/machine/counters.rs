@@ -1,0 +1,73 @@
+//! What a machine counts.
+
+use core::fmt;
+
+use pnode_core::sync::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident: $label:literal,)*) => {
+        /// The counters of a machine, as they stood at one moment or another during the call that read them.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        #[derive(Default)]
+        pub(super) struct Live {
+            $(pub(super) $name: Count,)*
+        }
+
+        impl Live {
+            pub(super) fn read(&self) -> Counters {
+                Counters { $($name: self.$name.read(),)* }
+            }
+        }
+
+        impl fmt::Display for Counters {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                $(writeln!(f, "{:<28}{:>12}", $label, self.$name)?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+counters! {
+    /// Faults that found no page and took a frame.
+    hard_faults: "hard faults",
+    /// Faults that found the page and only mapped it again.
+    soft_faults: "soft faults",
+    /// Faults that read a page of a compressed node.
+    read_faults: "reads of compressed pages",
+    /// Faults that another thread had served meanwhile.
+    spurious_faults: "spurious faults",
+    /// Faults that could not be served.
+    failed_faults: "failed faults",
+    /// Pages that moved into a private node.
+    demoted: "pages demoted",
+    /// Pages that a private node did not take.
+    demotion_refused: "demotions refused",
+    /// Pages that a write moved back to ordinary memory.
+    promoted: "pages promoted by a write",
+    /// Pages that were moved because their node went away.
+    evacuated: "pages evacuated",
+    /// Pages that were moved between ordinary nodes.
+    migrated: "pages migrated",
+    /// Passes of reclaim that a fault had to make first.
+    direct_reclaims: "direct reclaims",
+}
+
+/// A number of events, which orders nothing.
+#[derive(Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    pub(super) fn add(&self, events: u64) {
+        self.0.fetch_add(events, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

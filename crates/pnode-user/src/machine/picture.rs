@@ -1,0 +1,289 @@
+//! What every frame of a machine is used for, as text and as a picture.
+
+use core::fmt::{self, Write};
+
+use pnode_core::{Features, FrameRange, MemoryClass, NodeId, PageSize, Pfn};
+
+use super::compressed::CompressedUse;
+use super::site::Site;
+use super::{Machine, Shared};
+
+/// What a frame is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Nothing.
+    Free,
+    /// A page of a mapping.
+    Page,
+    /// Compressed pages.
+    Store,
+    /// A window through which compressed pages are read.
+    Window,
+    /// Something of whoever called [`Machine::alloc`] or a grant.
+    Held,
+}
+
+impl Use {
+    /// All uses: name, the character of a cell that is mostly so used, and its colour.
+    const LOOKS: [(Self, &'static str, char, &'static str); 5] = [
+        (Self::Free, "free", '·', "#e8edf2"),
+        (Self::Page, "pages", '█', "#2f6fb5"),
+        (Self::Store, "compressed pages", '▓', "#d9822b"),
+        (Self::Window, "read window", '▒', "#f2c94c"),
+        (Self::Held, "held by others", '░', "#8a94a3"),
+    ];
+
+    const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// What the frames of one node are used for.
+#[derive(Clone, Debug)]
+pub struct NodeOccupancy {
+    /// The node.
+    pub node: NodeId,
+    /// Its class.
+    pub class: MemoryClass,
+    /// Its open doors, `None` for an ordinary node.
+    pub features: Option<Features>,
+    /// Whether it is there: an unplugged node has no frames.
+    pub online: bool,
+    /// Each frame's use, in the order of their numbers.
+    pub frames: Vec<Use>,
+    /// How full it is, for a compressed node.
+    pub compressed: Option<CompressedUse>,
+}
+
+/// What all frames of a machine are used for; prints as a map of characters.
+#[derive(Clone, Debug)]
+pub struct Occupancy {
+    /// One for each node.
+    pub nodes: Vec<NodeOccupancy>,
+    /// The size of a frame.
+    pub page: PageSize,
+}
+
+impl Machine {
+    /// What every frame is used for. Each frame is looked at once, not all at the same moment.
+    pub fn occupancy(&self) -> Occupancy {
+        let shared = &*self.shared;
+        let mut nodes: Vec<_> = shared.sites.iter().map(|site| shared.look_at(site)).collect();
+        for region in shared.live_regions() {
+            region.each_frame(|node, frames| mark(&mut nodes, node, frames, Use::Page));
+        }
+        for site in &shared.sites {
+            if let Some(compressed) = site.compressed() {
+                compressed.each_window(|pfn| {
+                    if let Some(frames) = FrameRange::block(pfn, pnode_core::Order::ZERO) {
+                        mark(&mut nodes, site.node, frames, Use::Window);
+                    }
+                });
+            }
+        }
+        Occupancy { nodes, page: shared.page }
+    }
+}
+
+impl Shared {
+    fn look_at(&self, site: &Site) -> NodeOccupancy {
+        let online = !site.is_unplugged();
+        let in_use = if site.compressed().is_some() { Use::Store } else { Use::Held };
+        let look = |pfn: Pfn| if online && site.is_used(pfn) { in_use } else { Use::Free };
+        NodeOccupancy {
+            node: site.node,
+            class: site.class,
+            features: site.is_private().then_some(site.features),
+            online,
+            frames: site.frames.iter().map(look).collect(),
+            compressed: site.compressed().and_then(|compressed| compressed.usage()),
+        }
+    }
+}
+
+fn mark(nodes: &mut [NodeOccupancy], node: NodeId, frames: FrameRange, mark: Use) {
+    let Some(seen) = nodes.get_mut(node.index()) else { return };
+    // Node numbers stand in the high bits of frame numbers, so the low bits are the index.
+    let start = frames.start().get() as usize & ((1 << super::spec::STRIDE_SHIFT) - 1);
+    let end = start + frames.frames() as usize;
+    if let Some(frames) = seen.frames.get_mut(start..end) {
+        frames.fill(mark);
+    }
+}
+
+impl NodeOccupancy {
+    /// The node cut into `cells` parts, each with the use of most of its frames; a part that is not wholly free never
+    /// looks free.
+    fn cells(&self, cells: usize) -> Vec<Use> {
+        let frames = self.frames.len();
+        let cells = cells.min(frames);
+        let part = |cell: usize| &self.frames[cell * frames / cells..(cell + 1) * frames / cells];
+        (0..cells)
+            .map(|cell| {
+                let mut counts = [0usize; Use::LOOKS.len()];
+                part(cell).iter().for_each(|used| counts[used.index()] += 1);
+                counts[Use::Free.index()] = 0;
+                let most = Use::LOOKS.iter().max_by_key(|(used, ..)| counts[used.index()]);
+                most.map_or(Use::Free, |(used, ..)| if counts[used.index()] == 0 { Use::Free } else { *used })
+            })
+            .collect()
+    }
+
+    fn used(&self) -> usize {
+        self.frames.iter().filter(|used| **used != Use::Free).count()
+    }
+
+    fn title(&self, page: PageSize) -> String {
+        let kind = if self.features.is_some() { "private" } else { "ordinary" };
+        let mib = |frames: usize| (frames * page.bytes()) as f64 / f64::from(1 << 20);
+        let mut title = format!("node {} {kind} {}", self.node.get(), self.class.name());
+        if !self.online {
+            title.push_str(": unplugged");
+            return title;
+        }
+        let _ = write!(title, ": {:.1} of {:.1} MiB used", mib(self.used()), mib(self.frames.len()));
+        if let Some(usage) = self.compressed.filter(|usage| usage.stats.pages > 0) {
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let _ = write!(
+                title,
+                ", holds {:.1} MiB of pages, advertises {:.1} MiB",
+                mib(usage.stats.original_bytes),
+                mib(usage.advertised)
+            );
+        }
+        title
+    }
+}
+
+impl fmt::Display for Occupancy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const COLUMNS: usize = 64;
+        for node in &self.nodes {
+            writeln!(f, "  {}", node.title(self.page))?;
+            if node.online {
+                let look = |used: Use| Use::LOOKS[used.index()].2;
+                let cells: String = node.cells(COLUMNS).into_iter().map(look).collect();
+                writeln!(f, "  [{cells}]")?;
+            }
+        }
+        write!(f, " ")?;
+        for (_, name, look, _) in Use::LOOKS {
+            write!(f, " {look} {name} ")?;
+        }
+        writeln!(f)
+    }
+}
+
+impl Occupancy {
+    /// The same as a picture: an SVG document of its own, with `title` above it.
+    pub fn to_svg(&self, title: &str) -> String {
+        const COLUMNS: usize = 96;
+        const ROWS: usize = 8;
+        const CELL: usize = 9;
+        let width = COLUMNS * CELL + 40;
+        let mut body = String::new();
+        let mut y = 56;
+        for node in &self.nodes {
+            let _ = writeln!(
+                body,
+                r##"<text x="20" y="{y}" class="n">{}</text>"##,
+                escape(&node.title(self.page))
+            );
+            y += 8;
+            let cells = if node.online { node.cells(COLUMNS * ROWS) } else { Vec::new() };
+            // One rectangle for each run of equal cells in a row.
+            for (row, cells) in cells.chunks(COLUMNS).enumerate() {
+                let mut column = 0;
+                for run in cells.chunk_by(|a, b| a == b) {
+                    let (_, name, _, colour) = Use::LOOKS[run[0].index()];
+                    let (x, top, run_width) = (20 + column * CELL, y + row * CELL, run.len() * CELL);
+                    let _ = writeln!(
+                        body,
+                        r##"<rect x="{x}" y="{top}" width="{run_width}" height="{}" fill="{colour}"><title>{name}</title></rect>"##,
+                        CELL - 1
+                    );
+                    column += run.len();
+                }
+            }
+            y += cells.len().div_ceil(COLUMNS) * CELL;
+            if let Some(usage) = node.compressed {
+                y += 6;
+                y = bars(&mut body, y, COLUMNS * CELL, usage);
+            }
+            y += 30;
+        }
+        let mut x = 20;
+        for (_, name, _, colour) in Use::LOOKS {
+            let _ =
+                writeln!(body, r##"<rect x="{x}" y="{}" width="11" height="11" fill="{colour}"/>"##, y - 10);
+            let _ = writeln!(body, r##"<text x="{}" y="{y}" class="l">{name}</text>"##, x + 16);
+            x += 40 + 7 * name.len();
+        }
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+             font-family=\"sans-serif\">\n<style>.t{{font-size:18px;font-weight:bold}}.n{{font-size:13px}}.l{{font-size:11px;fill:#444}}</style>\n\
+             <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n<text x=\"20\" y=\"30\" class=\"t\">{}</text>\n{body}</svg>\n",
+            escape(title),
+            height = y + 20,
+        )
+    }
+}
+
+/// Three bars to one scale: what a compressed node advertises, what its pages would take, what it has and uses.
+fn bars(body: &mut String, mut y: usize, width: usize, usage: CompressedUse) -> usize {
+    let most = usage.advertised.max(usage.stats.original_bytes).max(usage.physical).max(1);
+    let pool = usage.stats.pool_bytes + usage.window;
+    let rows = [
+        ("advertised", usage.advertised, "#f6ddc4"),
+        ("pages held", usage.stats.original_bytes, "#2f6fb5"),
+        ("memory there", usage.physical, "#e8edf2"),
+        ("memory used", pool, "#d9822b"),
+    ];
+    for (name, bytes, colour) in rows {
+        let long = (u128::from(bytes) * (width as u128 - 190) / u128::from(most)) as usize;
+        let mib = bytes as f64 / f64::from(1 << 20);
+        let _ = writeln!(body, r##"<text x="20" y="{}" class="l">{name}</text>"##, y + 10);
+        let _ = writeln!(body, r##"<rect x="100" y="{y}" width="{long}" height="11" fill="{colour}"/>"##);
+        let _ = writeln!(body, r##"<text x="{}" y="{}" class="l">{mib:.1} MiB</text>"##, 106 + long, y + 10);
+        y += 14;
+    }
+    y
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NodeSpec;
+    use crate::fault::Choice;
+    use pnode_core::Request;
+
+    #[test]
+    fn every_frame_shows_its_use() {
+        let machine = Machine::builder()
+            .node(NodeSpec::ordinary(64))
+            .node(NodeSpec::compressed(32, 64))
+            .faults(Choice::Signal)
+            .build()
+            .unwrap();
+        let [dram, compressed] = [0, 1].map(|number| machine.node(number).unwrap());
+        let memory = machine.map(10, dram).unwrap();
+        for page in 0..10 {
+            memory.write(page * machine.page().bytes() + page, &[page as u8; 2000]).unwrap();
+        }
+        assert_eq!(memory.demote(0..4, compressed).unwrap().pages, 4);
+        let held = machine.alloc(Request::page()).unwrap();
+        let seen = machine.occupancy();
+        let count = |node: usize, of: Use| seen.nodes[node].frames.iter().filter(|used| **used == of).count();
+        assert_eq!([Use::Page, Use::Held, Use::Free].map(|of| count(0, of)), [6, 1, 57]);
+        assert_eq!([Use::Window, Use::Store, Use::Page].map(|of| count(1, of)), [2, 4, 0]);
+        assert!(seen.to_string().contains("node 1 private compressed"), "{seen}");
+        let svg = seen.to_svg("a < b");
+        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("a &lt; b"));
+        machine.free(held).unwrap();
+        assert!(machine.audit().is_ok());
+    }
+}

@@ -1,0 +1,223 @@
+//! Describing a machine.
+
+use core::fmt;
+use std::sync::Arc;
+
+use pnode_core::{
+    DistanceError, Features, FrameRange, MemoryClass, NodeId, OnlineError, PageSize, Pfn, RegisterError,
+    StorageError,
+};
+
+use super::compressed::CompressedError;
+use super::{Machine, Shared};
+use crate::fault::{Backend, BackendError, Choice};
+use crate::sys::SysError;
+
+/// A node of a machine that is to be built.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeSpec {
+    pub(super) class: MemoryClass,
+    pub(super) kind: Kind,
+    pub(super) frames: u64,
+}
+
+/// What kind of node it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Ordinary,
+    Private(Features),
+    Compressed { features: Features, advertised: u64 },
+}
+
+impl NodeSpec {
+    /// The doors of a compressed node unless [`NodeSpec::features`] says otherwise: pages arrive by demotion, are read
+    /// in place, leave by a write, and may be moved off when the node goes away.
+    pub const COMPRESSED: Features = Features::RECLAIM
+        .union(Features::DEMOTION)
+        .union(Features::HOTUNPLUG)
+        .union(Features::OOM)
+        .union(Features::WRITE_FENCE);
+
+    /// Ordinary memory of `frames` frames.
+    pub const fn ordinary(frames: u64) -> Self {
+        Self { class: MemoryClass::DRAM, kind: Kind::Ordinary, frames }
+    }
+
+    /// A private node of `frames` frames with every door shut.
+    pub const fn private(class: MemoryClass, frames: u64) -> Self {
+        Self { class, kind: Kind::Private(Features::NONE), frames }
+    }
+
+    /// A private node that keeps pages compressed: it has `physical` frames and takes up to `advertised` pages.
+    pub const fn compressed(physical: u64, advertised: u64) -> Self {
+        let kind = Kind::Compressed { features: Self::COMPRESSED, advertised };
+        Self { class: MemoryClass::COMPRESSED, kind, frames: physical }
+    }
+
+    /// The same node made of memory of `class`.
+    #[must_use]
+    pub const fn class(mut self, class: MemoryClass) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// The same node with the doors `features` open, if it is private.
+    #[must_use]
+    pub const fn features(mut self, features: Features) -> Self {
+        self.kind = match self.kind {
+            Kind::Ordinary => Kind::Ordinary,
+            Kind::Private(_) => Kind::Private(features),
+            Kind::Compressed { advertised, .. } => Kind::Compressed { features, advertised },
+        };
+        self
+    }
+}
+
+/// What a machine is to be; see [`Machine::builder`].
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    nodes: Vec<NodeSpec>,
+    distances: Option<Vec<u8>>,
+    faults: Option<Choice>,
+    mappings: Option<usize>,
+}
+
+/// The frame numbers of consecutive nodes are so far apart, in frames: 64 GiB at 4 KiB.
+pub(super) const STRIDE_SHIFT: u32 = 24;
+/// The most nodes of a machine.
+const MAX_NODES: usize = 64;
+
+impl Builder {
+    /// Adds a node; ids count from 0 in the order of the calls.
+    #[must_use]
+    pub fn node(mut self, spec: NodeSpec) -> Self {
+        self.nodes.push(spec);
+        self
+    }
+
+    /// The distances between the nodes, row by row as in the ACPI SLIT. Without them all nodes are equally far.
+    #[must_use]
+    pub fn distances(mut self, table: &[u8]) -> Self {
+        self.distances = Some(table.to_vec());
+        self
+    }
+
+    /// Which fault backend to use. Without it `PNODE_FAULTS` decides (see [`Choice::from_env`]).
+    #[must_use]
+    pub fn faults(mut self, choice: Choice) -> Self {
+        self.faults = Some(choice);
+        self
+    }
+
+    /// Keeps at most `mappings` kernel mappings (see [`crate::fault::View`]).
+    #[must_use]
+    pub fn mappings(mut self, mappings: usize) -> Self {
+        self.mappings = Some(mappings);
+        self
+    }
+
+    /// Builds the machine: memory for every node, the nodes registered and online, and a fault backend.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`]; nothing stays behind.
+    pub fn build(self) -> Result<Machine, BuildError> {
+        let bytes = crate::sys::page_bytes();
+        let page = PageSize::from_bytes(bytes).ok_or(BuildError::PageSize { bytes })?;
+        if self.nodes.is_empty() || self.nodes.len() > MAX_NODES {
+            return Err(BuildError::Nodes { nodes: self.nodes.len() });
+        }
+        let choice = match self.faults {
+            Some(choice) => choice,
+            None => Choice::from_env().map_err(BuildError::Faults)?,
+        };
+        let faults = match self.mappings {
+            Some(mappings) => Backend::start_with_budget(choice, mappings),
+            None => Backend::start(choice),
+        }
+        .map_err(BuildError::Faults)?;
+        let shared = Shared::new(page, faults, &self.nodes, self.distances)?;
+        Ok(Machine { shared: Arc::new(shared) })
+    }
+}
+
+/// The frames of node number `index`.
+pub(super) fn frames_of(index: usize, frames: u64) -> Result<(NodeId, FrameRange), BuildError> {
+    let node = u16::try_from(index).ok().and_then(|number| NodeId::new(number).ok());
+    let node = node.ok_or(BuildError::Nodes { nodes: index + 1 })?;
+    if frames > 1 << STRIDE_SHIFT {
+        return Err(BuildError::Frames { node, frames });
+    }
+    let range = FrameRange::new(Pfn::new((index as u64) << STRIDE_SHIFT), frames);
+    Ok((node, range.map_err(|_| BuildError::Frames { node, frames })?))
+}
+
+/// Why a machine could not be built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A machine has 1 to 64 nodes.
+    Nodes {
+        /// How many it was to have.
+        nodes: usize,
+    },
+    /// A node has at least one frame, and at most 2^24.
+    Frames {
+        /// The node.
+        node: NodeId,
+        /// How many frames it was to have.
+        frames: u64,
+    },
+    /// The kernel's pages are of a size that frames cannot have.
+    PageSize {
+        /// The size in bytes.
+        bytes: usize,
+    },
+    /// The kernel gave no memory for a node.
+    Memory {
+        /// The node.
+        node: NodeId,
+        /// What it said.
+        error: SysError,
+    },
+    /// The distances are no table of distances.
+    Distances(DistanceError),
+    /// There is no way to take page faults.
+    Faults(BackendError),
+    /// The registry refused its memory.
+    Storage(StorageError),
+    /// The registry refused a node.
+    Register(RegisterError),
+    /// The registry refused the memory of a node.
+    Online(OnlineError),
+    /// A compressed node could not be set up.
+    Compressed {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        error: CompressedError,
+    },
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nodes { nodes } => write!(f, "a machine has 1 to {MAX_NODES} nodes, not {nodes}"),
+            Self::Frames { node, frames } => {
+                write!(f, "{node:?} has 1 to {} frames, not {frames}", 1 << STRIDE_SHIFT)
+            }
+            Self::PageSize { bytes } => write!(f, "pages of {bytes} bytes are not supported"),
+            Self::Memory { node, error } => {
+                write!(f, "no memory for {node:?} ({error}); make the machine smaller")
+            }
+            Self::Distances(error) => error.fmt(f),
+            Self::Faults(error) => error.fmt(f),
+            Self::Storage(error) => error.fmt(f),
+            Self::Register(error) => error.fmt(f),
+            Self::Online(error) => error.fmt(f),
+            Self::Compressed { node, error } => write!(f, "{node:?}: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for BuildError {}

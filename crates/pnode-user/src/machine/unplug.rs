@@ -1,0 +1,141 @@
+//! Taking a node away while it is in use.
+
+use core::fmt;
+
+use pnode_compress::cram::LifeError;
+use pnode_core::{FrameZone, NodeId, OfflineError, Request, Stale, UnregisterError};
+
+use super::mapping::{Region, State};
+use super::site::Site;
+use super::{Machine, Shared};
+use crate::fault::FaultError;
+
+/// What unplugging a node moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unplugged {
+    /// Pages that were moved off the node.
+    pub pages: usize,
+}
+
+/// Why a node was not unplugged. It is in use as before; some of its pages may have moved off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnplugError {
+    /// The machine has no such node.
+    Unknown {
+        /// The node.
+        node: NodeId,
+    },
+    /// The node is unplugged already.
+    Stale(Stale),
+    /// Some page has no place to go to.
+    Evacuate {
+        /// The node.
+        node: NodeId,
+        /// Pages that were moved before.
+        moved: usize,
+        /// Why the next one was not.
+        error: FaultError,
+    },
+    /// Pages came in while the node was emptied; call again.
+    Service(LifeError),
+    /// Frames are in use that no mapping holds.
+    Offline(OfflineError),
+    /// Grants hold the node. Its memory is offline; drop them and call again.
+    Unregister(UnregisterError),
+}
+
+impl fmt::Display for UnplugError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { node } => write!(f, "the machine has no {node:?}"),
+            Self::Stale(stale) => stale.fmt(f),
+            Self::Evacuate { node, moved, error } => {
+                write!(f, "{node:?} stays: {moved} of its pages were moved, the next one was not ({error})")
+            }
+            Self::Service(error) => error.fmt(f),
+            Self::Offline(error) => error.fmt(f),
+            Self::Unregister(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for UnplugError {}
+
+impl Machine {
+    /// Takes `node` away: nothing new lands there, its pages move to the remaining ordinary nodes, its memory goes
+    /// offline and its id is given up. Programs run on; who touches a page that moves waits.
+    ///
+    /// # Errors
+    ///
+    /// [`UnplugError`]; no page is lost.
+    pub fn unplug(&self, node: NodeId) -> Result<Unplugged, UnplugError> {
+        let shared = &*self.shared;
+        let site = shared.site(node).ok_or(UnplugError::Unknown { node })?;
+        site.drain().map_err(UnplugError::Stale)?;
+        let moved = shared.empty(site).inspect_err(|_| site.resume())?;
+        site.set_unplugged();
+        site.handle().unregister().map_err(UnplugError::Unregister)?;
+        Ok(Unplugged { pages: moved })
+    }
+}
+
+impl Shared {
+    /// Moves everything off a draining node and takes its memory offline. Returns how many pages it moved.
+    fn empty(&self, site: &Site) -> Result<usize, UnplugError> {
+        let node = site.node;
+        let mut moved = 0;
+        for region in self.live_regions() {
+            region.evacuate(node, &mut moved).map_err(|error| UnplugError::Evacuate {
+                node,
+                moved,
+                error,
+            })?;
+        }
+        if let Some(compressed) = site.compressed() {
+            // While somebody else holds frames the node will not go, and its service must go on.
+            let frames = site.zone.used_frames().saturating_sub(compressed.held_frames());
+            if frames > 0 {
+                return Err(UnplugError::Offline(OfflineError::StillUsed { range: site.frames, frames }));
+            }
+            compressed.close(self).map_err(UnplugError::Service)?;
+        }
+        site.handle().offline(site.frames).map_err(UnplugError::Offline)?;
+        Ok(moved)
+    }
+}
+
+impl Region {
+    /// Moves every page of the mapping off `node`.
+    fn evacuate(&self, node: NodeId, moved: &mut usize) -> Result<(), FaultError> {
+        for page in 0..self.pages.len() {
+            let Some(mut cell) = self.lock(page) else { break };
+            match &cell.state {
+                State::Resident(frame) if frame.node() == node => {
+                    let new = self.shared.evacuation_frame(self.home)?;
+                    if let Err(error) = self.view.unmap(page, 1) {
+                        self.shared.give_back(new);
+                        return Err(FaultError::Kernel(error));
+                    }
+                    self.shared.copy(&new, frame);
+                    self.settle(&mut cell, State::Resident(new));
+                }
+                State::Stored { node: on, page: stored } if *on == node => {
+                    let stored = *stored;
+                    let unmap = |_: &_| self.view.unmap(page, 1).map_err(FaultError::Kernel);
+                    self.bring_back(page, &mut cell, node, stored, unmap)?;
+                }
+                _ => continue,
+            }
+            *moved += 1;
+            self.shared.counters.evacuated.add(1);
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn evacuation_frame(&self, home: NodeId) -> Result<pnode_core::Frame, FaultError> {
+        self.nodes.alloc(Request::page().prefer(home)).map_err(FaultError::NoFrame)
+    }
+}
