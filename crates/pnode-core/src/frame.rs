@@ -100,6 +100,11 @@ pub enum FrameError {
         /// The order that was asked for.
         order: Order,
     },
+    /// Blocks were on their way between two places for too long, because the CPU that moves them stands still.
+    Contended {
+        /// The order that was asked for.
+        order: Order,
+    },
 }
 
 impl fmt::Display for FrameError {
@@ -110,6 +115,9 @@ impl fmt::Display for FrameError {
             }
             Self::Exhausted { order } => {
                 write!(f, "no free block of order {order} is left; free some, or ask for a smaller order")
+            }
+            Self::Contended { order } => {
+                write!(f, "blocks that might serve order {order} are in motion; try again")
             }
         }
     }

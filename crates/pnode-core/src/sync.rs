@@ -60,6 +60,19 @@ mod shim {
 
 pub use shim::*;
 
+/// A full fence right after a read-modify-write of this thread.
+///
+/// It orders that operation before everything that follows, loads too. On x86 the locked instruction was a full fence
+/// already, and only the compiler has to be held back; elsewhere, and under loom, it is a sequentially consistent
+/// fence. (The idea and its cost model are those of Linux's `smp_mb__after_atomic`.)
+#[inline(always)]
+pub fn fence_after_rmw() {
+    #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), not(loom), not(miri)))]
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(not(all(any(target_arch = "x86", target_arch = "x86_64"), not(loom), not(miri))))]
+    fence(Ordering::SeqCst);
+}
+
 /// A function that is `const` in normal builds only: loom's constructors are not.
 #[macro_export]
 #[doc(hidden)]

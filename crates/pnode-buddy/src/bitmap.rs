@@ -1,0 +1,154 @@
+//! A set of small numbers as bits under summaries of 64: finds the lowest member above a bound in a few loads.
+//!
+//! A summary bit is set while any of its 64 bits may be. Members are added without a lock; members are removed only
+//! inside a [`Gate`](crate::gate::Gate) section, because a removal hides its neighbours for a moment: it clears the
+//! summary bit and only then looks whether the bits below are still zero. (mimalloc's chunk maps order the same two
+//! steps for the same reason.)
+
+use pnode_core::sync::Ordering::{AcqRel, Acquire};
+
+use crate::metadata::Words;
+
+const MAX_LEVELS: usize = 7;
+
+/// The shape of all bitmaps of one size: where each level starts, leaves first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    offsets: [u32; MAX_LEVELS + 1],
+    levels: usize,
+    bits: usize,
+}
+
+impl Shape {
+    /// The shape of a set over `0..bits`.
+    pub(crate) const fn new(bits: usize) -> Self {
+        let mut offsets = [0; MAX_LEVELS + 1];
+        let mut levels = 0;
+        let mut left = bits;
+        let mut next = 0;
+        loop {
+            left = left.div_ceil(64);
+            next += left as u32;
+            levels += 1;
+            offsets[levels] = next;
+            if left <= 1 {
+                return Self { offsets, levels, bits };
+            }
+        }
+    }
+
+    /// Words that such a bitmap takes.
+    pub(crate) const fn words(&self) -> usize {
+        self.offsets[self.levels] as usize
+    }
+}
+
+/// A bitmap at a place in the metadata.
+#[derive(Clone, Copy)]
+pub(crate) struct Bitmap<'a> {
+    pub(crate) words: &'a Words<'a>,
+    pub(crate) base: usize,
+    pub(crate) shape: &'a Shape,
+}
+
+impl Bitmap<'_> {
+    #[inline]
+    fn place(&self, level: usize, index: usize) -> usize {
+        self.base + self.shape.offsets[level] as usize + index
+    }
+
+    /// Whether `bit` is a member.
+    pub(crate) fn has(&self, bit: usize) -> bool {
+        self.words.at(self.place(0, bit / 64)).load(Acquire) >> (bit % 64) & 1 == 1
+    }
+
+    /// Whether a search would find `bit`: it is a member, and all summaries above it say so.
+    pub(crate) fn listed(&self, bit: usize) -> bool {
+        (0..self.shape.levels).all(|level| {
+            let index = bit >> (6 * level);
+            self.words.at(self.place(level, index / 64)).load(Acquire) >> (index % 64) & 1 == 1
+        })
+    }
+
+    /// Adds `bit`.
+    pub(crate) fn insert(&self, bit: usize) {
+        let mut index = bit;
+        for level in 0..self.shape.levels {
+            // Release pairs with the Acquire in `next`: who finds the bit sees the node that was advertised.
+            // Acquire pairs with the Release in `remove`, so that of two racers one sees the other.
+            let old = self.words.at(self.place(level, index / 64)).fetch_or(1 << (index % 64), AcqRel);
+            if old != 0 {
+                return;
+            }
+            index /= 64;
+        }
+    }
+
+    /// Removes `bit`. The caller is inside a gate section.
+    pub(crate) fn remove(&self, bit: usize) {
+        let mut index = bit;
+        let mut level = 0;
+        loop {
+            let mask = 1 << (index % 64);
+            let old = self.words.at(self.place(level, index / 64)).fetch_and(!mask, AcqRel);
+            if old != mask || level + 1 == self.shape.levels {
+                break;
+            }
+            index /= 64;
+            level += 1;
+        }
+        // What was filled meanwhile by somebody who saw the summary still set gets its summary back.
+        for above in 1..=level {
+            let index = bit >> (6 * above);
+            if self.words.at(self.place(above - 1, index)).load(Acquire) != 0 {
+                self.restore(above, index);
+                return;
+            }
+        }
+    }
+
+    /// Sets the summary bit `index` of `level` and those above it.
+    fn restore(&self, level: usize, index: usize) {
+        let mut index = index;
+        for level in level..self.shape.levels {
+            self.words.at(self.place(level, index / 64)).fetch_or(1 << (index % 64), AcqRel);
+            index /= 64;
+        }
+    }
+
+    /// The lowest member at or above `from` that is not in `except`.
+    #[inline]
+    pub(crate) fn next(&self, from: usize, except: Option<&Self>) -> Option<usize> {
+        let shape = self.shape;
+        let mut level = 0;
+        let mut from = from;
+        loop {
+            // Look in the rest of one word of `level`.
+            if from >> 6 >= (shape.offsets[level + 1] - shape.offsets[level]) as usize {
+                return None;
+            }
+            // Acquire pairs with the Release in `insert`.
+            let mut bits = self.words.at(self.place(level, from / 64)).load(Acquire);
+            if level == 0 {
+                if let Some(except) = except {
+                    bits &= !except.words.at(except.place(0, from / 64)).load(Acquire);
+                }
+            }
+            bits &= !0 << (from % 64);
+            if bits == 0 {
+                level += 1;
+                if level == shape.levels {
+                    return None;
+                }
+                from = from / 64 + 1;
+                continue;
+            }
+            let found = from / 64 * 64 + bits.trailing_zeros() as usize;
+            if level == 0 {
+                return (found < shape.bits).then_some(found);
+            }
+            level -= 1;
+            from = found * 64;
+        }
+    }
+}

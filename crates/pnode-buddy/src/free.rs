@@ -1,0 +1,140 @@
+//! Taking a block back: one validated compare-and-swap on the word that decides about it.
+
+use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed};
+use pnode_core::sync::fence_after_rmw;
+use pnode_core::{FreeError, Order, Pfn};
+
+use crate::count::UNCLAIMED;
+use crate::geometry::{TOP, child_order, level_of};
+use crate::node::{self, Child, advert};
+use crate::word::{self, Frame, level};
+use crate::zone::Zone;
+
+impl Zone<'_> {
+    /// Gives back the block of `order` at `pfn`.
+    ///
+    /// The same compare-and-swap that frees the block verifies it: its first frame, its order, and that it is
+    /// allocated, in release builds too.
+    ///
+    /// # Errors
+    ///
+    /// [`FreeError`], and nothing has changed.
+    pub fn free(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        let class = self.release(pfn, order)?;
+        self.counts.give(class, order.frames());
+        Ok(())
+    }
+
+    /// [`Zone::free`] without the accounting: whose count the block enters.
+    #[inline]
+    pub(crate) fn release(&self, pfn: Pfn, order: Order) -> Result<u8, FreeError> {
+        if !self.covers(pfn, order) {
+            return Err(FreeError::OutOfZone { pfn });
+        }
+        if !pfn.is_aligned(order) {
+            return Err(FreeError::Misaligned { pfn, order });
+        }
+        let freed = match level_of(order.get()) {
+            0 => self.free_in_word(pfn.get(), order.get()),
+            level => self.free_in_node(level, pfn.get(), order.get()),
+        };
+        freed.ok_or_else(|| self.refusal(pfn, order))
+    }
+
+    #[inline]
+    fn free_in_word(&self, pfn: u64, order: u8) -> Option<u8> {
+        let area = self.index(1, pfn);
+        let at = self.word(self.word_index(pfn));
+        // The area of an allocated block is live and keeps its class until the block is free, so the class is read
+        // before. (If the block is not allocated, the value is not used.)
+        let class = node::class(self.node(1, area).load(Relaxed));
+        let offset = pfn as u32 & (word::FRAMES - 1);
+        let pattern = word::pattern(offset, order);
+        let mut value = at.load(Relaxed);
+        let new = loop {
+            if !word::holds(value, offset, order) {
+                return None;
+            }
+            // Release pairs with the Acquire in `alloc_in_word`: the next owner sees all that this one did.
+            match at.compare_exchange_weak(value, value & !pattern, AcqRel, Relaxed) {
+                Ok(_) => break value & !pattern,
+                Err(now) => value = now,
+            }
+        };
+        // Pairs with the fence in `settle`: who lowered the hint below sees our free, or we see the hint lowered.
+        fence_after_rmw();
+        self.freed_in_word(area, self.child_of(1, pfn), new);
+        Some(class)
+    }
+
+    /// After a free in a word, which is `now`: raises what its area says of it, unless that is enough.
+    #[inline]
+    fn freed_in_word(&self, area: usize, child: u32, now: u64) {
+        let value = self.node(1, area).load(Relaxed);
+        let Child::Split(hint) = node::child(value, child) else { return };
+        if hint == level::EMPTY
+            || hint == level::BIG && now != word::EMPTY && node::advertised(value) >= advert::BIG
+        {
+            return;
+        }
+        // A word that was said to be full gets a large promise: rather disappoint once than climb in steps.
+        let served = word::serves(now);
+        let promised = if hint == level::FULL { served.max(level::BIG) } else { served };
+        let largest = word::largest(now);
+        if promised > hint || largest > node::advertised(value) {
+            self.raise(1, area, child, promised, largest);
+        }
+    }
+
+    fn free_in_node(&self, level: usize, pfn: u64, order: u8) -> Option<u8> {
+        let index = self.index(level, pfn);
+        let at = self.node(level, index);
+        let child = self.child_of(level, pfn);
+        let run = order - child_order(level);
+        let mut value = at.load(Acquire);
+        loop {
+            if !node::holds(value, child, run) {
+                return None;
+            }
+            let new = node::advertised_up(node::with_free(value, node::run_mask(child, run)));
+            // Release pairs with the Acquire of the search that takes the children.
+            match at.compare_exchange_weak(value, new, AcqRel, Acquire) {
+                Ok(_) => {
+                    self.rose(level, index, node::advertised(value), new);
+                    return Some(if level == 1 { node::class(value) } else { UNCLAIMED });
+                }
+                Err(now) => value = now,
+            }
+        }
+    }
+
+    /// Says why a block cannot be freed: looks for what is there instead.
+    #[cold]
+    fn refusal(&self, pfn: Pfn, order: Order) -> FreeError {
+        let mut level = TOP;
+        loop {
+            let value = self.node(level, self.index(level, pfn.get())).load(Acquire);
+            if value == node::DEAD {
+                // On its way up: nothing is allocated here.
+                return FreeError::NotAllocated { pfn };
+            }
+            match node::child(value, self.child_of(level, pfn.get())) {
+                Child::Free => return FreeError::NotAllocated { pfn },
+                Child::Absent if value & node::OFFLINE != 0 => return FreeError::Offline { pfn },
+                Child::Absent => return FreeError::Hole { pfn },
+                Child::Head | Child::Tail => return FreeError::WrongOrder { pfn, order },
+                Child::Split(_) if level > 1 => level -= 1,
+                Child::Split(_) => break,
+            }
+        }
+        let offset = pfn.get() as u32 & (word::FRAMES - 1);
+        match self.word(self.word_index(pfn.get())).load(Acquire) {
+            word::DEAD => FreeError::NotAllocated { pfn },
+            now => match word::frame(now, offset) {
+                Frame::Free => FreeError::NotAllocated { pfn },
+                Frame::Head | Frame::Tail => FreeError::WrongOrder { pfn, order },
+                Frame::Absent => FreeError::Hole { pfn },
+            },
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Hints, adverts and index bits: upper bounds of what is free, so that a search that finds none may give up.
+//!
+//! Whoever makes something free raises them *before it returns*, unless they already say so. Whoever is disappointed
+//! by one lowers it and then **looks again** at what it speaks of. Of a raiser that saw the old hint and a lowerer,
+//! one sees the other, because each writes, passes a full fence, and then reads:
+//!
+//! ```text
+//! free:   write the word      fence   read the hint  (high enough: done)
+//! settle: write the hint      fence   read the word  (more free than that: raise it again)
+//! ```
+//!
+//! Between its write and its second look, a lowerer's node says [`node::SETTLING`] (areas) or the gate is entered
+//! (above), so that a search that fails meanwhile looks again too.
+
+use pnode_core::sync::Ordering::{AcqRel, Acquire};
+use pnode_core::sync::fence_after_rmw;
+
+use crate::geometry::{Geometry, TOP};
+use crate::node::{self, Child, advert};
+use crate::word::{self, level};
+use crate::zone::Zone;
+
+impl Zone<'_> {
+    /// Enters a node into the index for what it advertises above `below`.
+    pub(crate) fn announce(&self, level: usize, index: usize, below: u8, value: u64) {
+        if value & node::ISOLATED != 0 {
+            return;
+        }
+        let first = (below + 1).max(Geometry::first_advert(level));
+        for advert in first..=node::advertised(value).min(advert::HALF) {
+            self.map(level, node::class(value), advert).insert(index);
+        }
+    }
+
+    /// Takes a node out of the index of `class` for everything above `above`, unless it advertises that again. The
+    /// caller is inside a gate section.
+    pub(crate) fn withdraw(&self, level: usize, index: usize, class: u8, above: u8) {
+        let first = (above + 1).max(Geometry::first_advert(level));
+        for advert in first..=advert::HALF {
+            let map = self.map(level, class, advert);
+            if !map.has(index) {
+                continue;
+            }
+            map.remove(index);
+            // Acquire: a bit that we removed was inserted after its node was changed, and we see that change.
+            let value = self.node(level, index).load(Acquire);
+            let wanted = value != node::DEAD && value & node::ISOLATED == 0 && node::class(value) == class;
+            if wanted && node::advertised(value) >= advert {
+                map.insert(index);
+            }
+        }
+    }
+
+    /// After a search for `need` was disappointed: lowers the advert of a node to what it serves, or takes it out of an
+    /// index in which it has no place.
+    #[cold]
+    pub(crate) fn retract(&self, level: usize, index: usize, class: u8, need: u8) {
+        let at = self.node(level, index);
+        let mut value = at.load(Acquire);
+        if value & node::SETTLING != 0 {
+            return;
+        }
+        let stranger =
+            |value| value == node::DEAD || value & node::ISOLATED != 0 || node::class(value) != class;
+        let bound = |value| match node::serves(value) {
+            _ if stranger(value) => Some(advert::NONE),
+            // The hints do not tell one small order from another; the words do.
+            serves if serves >= need && need < advert::CHILD => self.largest_in(index),
+            serves => Some(serves),
+        };
+        if bound(value).is_none_or(|bound| bound >= need) {
+            return;
+        }
+        self.gate.enter();
+        let mut lowered = false;
+        while !stranger(value) && value & node::SETTLING == 0 && !lowered {
+            let Some(serves) = bound(value).filter(|serves| *serves < node::advertised(value)) else { break };
+            match at.compare_exchange_weak(value, node::with_advert(value, serves), AcqRel, Acquire) {
+                Ok(_) => lowered = true,
+                Err(now) => value = now,
+            }
+        }
+        self.withdraw(level, index, class, if stranger(value) { advert::NONE } else { need - 1 });
+        if lowered && level == 1 {
+            // Pairs with the fence in `Zone::free`: a free that is not seen below sees the lowered advert.
+            fence_after_rmw();
+            if let Some(served) = self.largest_in(index) {
+                self.raise_advert(index, served);
+            }
+        }
+        self.gate.leave();
+    }
+
+    /// The largest advert that the live words of an area justify; `None` if one of them is in somebody's hands.
+    fn largest_in(&self, area: usize) -> Option<u8> {
+        let value = self.node(1, area).load(Acquire);
+        let mut largest = node::serves(node::with_absent(value, node::split(value)));
+        for child in (0..node::CHILDREN).filter(|child| node::split(value) >> child & 1 == 1) {
+            match self.word(self.child_index(1, area, child)).load(Acquire) {
+                word::DEAD => return None,
+                now => largest = largest.max(word::largest(now)),
+            }
+        }
+        Some(largest)
+    }
+
+    /// Raises the advert of a live area to at least `served`.
+    fn raise_advert(&self, area: usize, served: u8) {
+        let at = self.node(1, area);
+        let mut value = at.load(Acquire);
+        while value != node::DEAD && node::advertised(value) < served {
+            match at.compare_exchange_weak(value, node::with_advert(value, served), AcqRel, Acquire) {
+                Ok(_) => {
+                    return self.announce(1, area, node::advertised(value), node::with_advert(value, served));
+                }
+                Err(now) => value = now,
+            }
+        }
+    }
+
+    /// After children of a node became free or its hint rose to `value`: tells the index, and the parent if the node
+    /// is wholly free.
+    #[inline]
+    pub(crate) fn rose(&self, level: usize, index: usize, before: u8, value: u64) {
+        if node::advertised(value) > before {
+            self.announce(level, index, before, value);
+        }
+        if node::whole(value) == 0xffff && level < TOP {
+            self.raise_parent(level, index);
+        }
+    }
+
+    fn raise_parent(&self, level: usize, index: usize) {
+        // Pairs with the fence in `lower_hint`.
+        fence_after_rmw();
+        let pfn = self.child_pfn(level, index, 0);
+        let parent = self.index(level + 1, pfn);
+        self.raise(level + 1, parent, self.child_of(level + 1, pfn), level::EMPTY, advert::NONE);
+    }
+
+    /// Which child of its node at `level` a frame lies in.
+    #[inline]
+    pub(crate) fn child_of(&self, level: usize, pfn: u64) -> u32 {
+        (pfn >> crate::geometry::child_order(level)) as u32 & (node::CHILDREN - 1)
+    }
+
+    /// Raises the hint of a split child to at least `hint`, and the advert of the node to at least `served`.
+    pub(crate) fn raise(&self, level: usize, index: usize, child: u32, hint: u8, served: u8) {
+        let at = self.node(level, index);
+        let mut value = at.load(Acquire);
+        loop {
+            if value == node::DEAD {
+                return;
+            }
+            let new = node::raised(value, child, hint, served);
+            if new == value {
+                return;
+            }
+            // Release pairs with the Acquire of the search that follows the hint; Acquire with `settle`.
+            match at.compare_exchange_weak(value, new, AcqRel, Acquire) {
+                Ok(_) => return self.rose(level, index, node::advertised(value), new),
+                Err(now) => value = now,
+            }
+        }
+    }
+
+    /// Lowers the hint of a word that disappointed a search; `false` if that is not to be had now, because the word
+    /// or its area is in somebody's hands.
+    pub(crate) fn settle(&self, area: usize, child: u32, index: usize) -> bool {
+        let at = self.node(1, area);
+        let mut value = at.load(Acquire);
+        let lowered = loop {
+            let Child::Split(hint) = node::child(value, child) else { return value != node::DEAD };
+            let now = self.word(index).load(Acquire);
+            if now == word::DEAD {
+                return false;
+            }
+            let level = word::serves(now);
+            if level >= hint {
+                return true;
+            }
+            if value & node::SETTLING != 0 {
+                return false;
+            }
+            let new = node::with_split(value, child, level) | node::SETTLING;
+            match at.compare_exchange_weak(value, new, AcqRel, Acquire) {
+                Ok(_) => break level,
+                Err(now) => value = now,
+            }
+        };
+        // Pairs with the fence in `Zone::free`: a free that we do not see below sees the lowered hint.
+        fence_after_rmw();
+        let (level, served) = match self.word(index).load(Acquire) {
+            word::DEAD => (lowered, advert::NONE),
+            now => (word::serves(now), word::largest(now)),
+        };
+        let mut value = at.load(Acquire);
+        loop {
+            let new = node::raised(value, child, level, served) & !node::SETTLING;
+            match at.compare_exchange_weak(value, new, AcqRel, Acquire) {
+                Ok(_) => {
+                    self.rose(1, area, node::advertised(value), new);
+                    return true;
+                }
+                Err(now) => value = now,
+            }
+        }
+    }
+
+    /// Lowers the hint "wholly free" of a child node that turned out to be in use.
+    pub(crate) fn lower_hint(&self, level: usize, index: usize, child: u32, below: usize) {
+        self.gate.enter();
+        let at = self.node(level, index);
+        let mut value = at.load(Acquire);
+        while node::child(value, child) == Child::Split(level::EMPTY) {
+            let new = node::with_split(value, child, level::FULL);
+            match at.compare_exchange_weak(value, new, AcqRel, Acquire) {
+                Ok(_) => break,
+                Err(now) => value = now,
+            }
+        }
+        // Pairs with the fence in `raise_parent`: who completed the child and is not seen here sees the hint lowered.
+        fence_after_rmw();
+        let value = self.node(level - 1, below).load(Acquire);
+        if value != node::DEAD && node::whole(value) == 0xffff {
+            self.raise(level, index, child, level::EMPTY, advert::NONE);
+        }
+        self.gate.leave();
+    }
+}

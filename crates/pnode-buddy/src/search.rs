@@ -1,0 +1,303 @@
+//! Finding a block: areas first, new areas next, other classes last.
+
+use pnode_core::Pfn;
+use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+use crate::collect::Collected;
+use crate::count::UNCLAIMED;
+use crate::geometry::{AREA, AREA_ORDER, TOP, child_order};
+use crate::node::{self, advert};
+use crate::word::{self, level};
+use crate::zone::Zone;
+
+/// What a claimed child is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A block for the caller.
+    Block,
+    /// A dead node that the caller brings to life; the gate is entered, and the caller leaves it.
+    Split,
+}
+
+/// Where a class looks when its own areas and new ones are used up: movable frames do the least harm among
+/// unmovable ones, unmovable frames spoil movable areas last.
+const FALLBACK: [[u8; 2]; 3] = [[2, 1], [0, 2], [1, 0]];
+
+impl Zone<'_> {
+    /// A block below the order of an area, and the class that it was taken from.
+    pub(crate) fn alloc_small(&self, order: u8, class: u8, busy: &mut bool) -> Option<(Pfn, u8)> {
+        if let Some(pfn) = self.alloc_in_class(order, class, busy) {
+            return Some((pfn, class));
+        }
+        if let Some(pfn) = self.alloc_in_new_area(order, class, busy) {
+            return Some((pfn, class));
+        }
+        let others = FALLBACK[class as usize];
+        others.into_iter().find_map(|other| Some((self.alloc_in_class(order, other, busy)?, other)))
+    }
+
+    fn alloc_in_class(&self, order: u8, class: u8, busy: &mut bool) -> Option<Pfn> {
+        let need = node::needed(order);
+        self.each_candidate(1, class, need, |area| self.alloc_in_area(area, order, class, busy))
+    }
+
+    /// Offers the nodes that advertise `need` to `visit` until it finds something: first those that serve nothing
+    /// larger, the lowest first, then all.
+    #[inline]
+    fn each_candidate<T>(
+        &self,
+        level: usize,
+        class: u8,
+        need: u8,
+        mut visit: impl FnMut(usize) -> Option<T>,
+    ) -> Option<T> {
+        let map = self.map(level, class, need);
+        let larger = (need < advert::HALF).then(|| self.map(level, class, need + 1));
+        for except in [larger.as_ref(), None] {
+            let mut from = 0;
+            while let Some(index) = map.next(from, except) {
+                if let Some(found) = visit(index) {
+                    return Some(found);
+                }
+                from = index + 1;
+            }
+            if larger.is_none() {
+                break;
+            }
+        }
+        None
+    }
+
+    /// A block in one area.
+    pub(crate) fn alloc_in_area(&self, area: usize, order: u8, class: u8, busy: &mut bool) -> Option<Pfn> {
+        let at = self.node(1, area);
+        let need = node::needed(order);
+        let needed_level = if need <= advert::SMALL { level::SMALL } else { level::BIG };
+        // Children that cannot be judged now.
+        let mut skip = 0;
+        // Acquire pairs with the Release that made the area live: its words are seen dead or live as it says.
+        let mut value = at.load(Acquire);
+        loop {
+            if value == node::DEAD || value & node::ISOLATED != 0 || node::class(value) != class {
+                self.retract(1, area, class, need);
+                return None;
+            }
+            if order >= word::ORDER {
+                let run = order - word::ORDER;
+                if let Some(child) = node::best_run(node::free(value), run) {
+                    // Acquire: see above. Release keeps the chain from who freed the children to who takes them.
+                    match at.compare_exchange_weak(
+                        value,
+                        node::with_block(value, child, run),
+                        AcqRel,
+                        Acquire,
+                    ) {
+                        Ok(_) => return Some(Pfn::new(self.child_pfn(1, area, child))),
+                        Err(now) => value = now,
+                    }
+                    continue;
+                }
+                if let Some(child) = node::best_run(node::whole(value) & !skip, run) {
+                    let mask = node::run_mask(child, run) & node::split_at(value, level::EMPTY);
+                    skip |= self.collect_children(1, area, mask, busy);
+                    value = at.load(Acquire);
+                    continue;
+                }
+                break;
+            }
+            let small =
+                if needed_level == level::SMALL { node::split_at(value, level::SMALL) & !skip } else { 0 };
+            let big = node::split_at(value, level::BIG) & !skip;
+            let empty = node::split_at(value, level::EMPTY) & !skip;
+            let live = [small, big, empty].into_iter().find(|mask| *mask != 0);
+            if let Some(mask) = live {
+                let child = mask.trailing_zeros();
+                let index = self.child_index(1, area, child);
+                match self.alloc_in_word(index, order) {
+                    Some(offset) => {
+                        let pfn = self.child_pfn(1, area, child) + u64::from(offset);
+                        return Some(Pfn::new(pfn));
+                    }
+                    None => {
+                        *busy |= !self.settle(area, child, index);
+                        // Its hint may be right for a smaller order.
+                        skip |= 1 << child;
+                    }
+                }
+                value = at.load(Acquire);
+                continue;
+            }
+            let free = node::free(value);
+            if free == 0 {
+                break;
+            }
+            let child = free.trailing_zeros();
+            let new = node::with_split(value, child, level::BIG);
+            let new = node::with_advert(new, node::serves(new).min(node::advertised(new)).max(advert::BIG));
+            match at.compare_exchange_weak(value, new, AcqRel, Acquire) {
+                Ok(_) => {
+                    let index = self.child_index(1, area, child);
+                    // The word is dead and its parent says split: by B2 it is ours alone. Release pairs with the
+                    // Acquire loads of the word: who sees it live sees the frames' last owner gone.
+                    self.word(index).store(word::EMPTY | word::pattern(0, order), Release);
+                    if node::advertised(new) < node::advertised(value) {
+                        self.gate.enter();
+                        self.withdraw(1, area, class, node::advertised(new));
+                        self.gate.leave();
+                    }
+                    return Some(Pfn::new(self.child_pfn(1, area, child)));
+                }
+                Err(now) => value = now,
+            }
+        }
+        if value & node::SETTLING != 0 {
+            *busy = true;
+        }
+        self.retract(1, area, class, need);
+        None
+    }
+
+    /// A block in one live word: its offset. `None` if the word has none, or is dead.
+    #[inline]
+    pub(crate) fn alloc_in_word(&self, index: usize, order: u8) -> Option<u32> {
+        let at = self.word(index);
+        let mut value = at.load(Relaxed);
+        loop {
+            let offset = word::best_fit(value, order)?;
+            // Acquire pairs with the Release of the free that gave the frames back.
+            match at.compare_exchange_weak(value, value | word::pattern(offset, order), AcqRel, Relaxed) {
+                Ok(_) => return Some(offset),
+                Err(now) => value = now,
+            }
+        }
+    }
+
+    /// A block at the start of an area that was unclaimed and is now of `class`.
+    fn alloc_in_new_area(&self, order: u8, class: u8, busy: &mut bool) -> Option<Pfn> {
+        let pfn = self.claim_for(2, AREA_ORDER, Purpose::Split, busy)?;
+        let area = self.index(1, pfn);
+        let value = node::empty(class);
+        let value = if order < word::ORDER {
+            // By B2 the words of the new area are ours until it is live.
+            self.word(self.child_index(1, area, 0)).store(word::EMPTY | word::pattern(0, order), Relaxed);
+            node::with_split(value, 0, level::BIG)
+        } else {
+            node::with_block(value, 0, order - word::ORDER)
+        };
+        self.bring_to_life(1, area, value);
+        self.counts.transfer(UNCLAIMED, class, AREA);
+        self.gate.leave();
+        Some(Pfn::new(pfn))
+    }
+
+    /// Makes a dead node that is ours live.
+    pub(crate) fn bring_to_life(&self, level: usize, index: usize, value: u64) {
+        let value = node::with_advert(value, node::serves(value));
+        // Release pairs with the Acquire of every search that visits the node.
+        self.node(level, index).store(value, Release);
+        self.announce(level, index, advert::NONE, value);
+    }
+
+    /// A block of at least the order of an area.
+    pub(crate) fn claim(&self, level: usize, order: u8, busy: &mut bool) -> Option<Pfn> {
+        self.claim_for(level, order, Purpose::Block, busy).map(Pfn::new)
+    }
+
+    /// A dead area that is the caller's (B2), inside a gate section that the caller leaves.
+    pub(crate) fn claim_split(&self, level: usize, busy: &mut bool) -> Option<u64> {
+        self.claim_for(level, child_order(level), Purpose::Split, busy)
+    }
+
+    fn claim_for(&self, level: usize, order: u8, purpose: Purpose, busy: &mut bool) -> Option<u64> {
+        let run = order - child_order(level);
+        let need = advert::CHILD + run;
+        let found =
+            self.each_candidate(level, 0, need, |index| self.claim_in_node(level, index, run, purpose, busy));
+        if found.is_some() || level == TOP {
+            return found;
+        }
+        // Nothing here: a node from above, of which we use the start.
+        let pfn = self.claim_split(level + 1, busy)?;
+        let value = node::empty(0);
+        let value = match purpose {
+            Purpose::Block => node::with_block(value, 0, run),
+            Purpose::Split => {
+                self.gate.enter();
+                node::with_split(value, 0, level::FULL)
+            }
+        };
+        self.bring_to_life(level, self.index(level, pfn), value);
+        self.gate.leave();
+        Some(pfn)
+    }
+
+    fn claim_in_node(
+        &self,
+        level: usize,
+        index: usize,
+        run: u8,
+        purpose: Purpose,
+        busy: &mut bool,
+    ) -> Option<u64> {
+        let at = self.node(level, index);
+        let mut skip = 0;
+        // Acquire pairs with the Release that made the node live.
+        let mut value = at.load(Acquire);
+        while value != node::DEAD {
+            if let Some(child) = node::best_run(node::free(value), run) {
+                let new = match purpose {
+                    Purpose::Block => node::with_block(value, child, run),
+                    Purpose::Split => {
+                        self.gate.enter();
+                        node::with_split(value, child, level::FULL)
+                    }
+                };
+                match at.compare_exchange_weak(value, new, AcqRel, Acquire) {
+                    Ok(_) => return Some(self.child_pfn(level, index, child)),
+                    Err(now) => value = now,
+                }
+                if purpose == Purpose::Split {
+                    self.gate.leave();
+                }
+                continue;
+            }
+            let Some(child) = node::best_run(node::whole(value) & !skip, run) else { break };
+            let mask = node::run_mask(child, run) & node::split_at(value, level::EMPTY);
+            skip |= self.collect_children(level, index, mask, busy);
+            value = at.load(Acquire);
+        }
+        self.retract(level, index, 0, advert::CHILD + run);
+        None
+    }
+
+    /// Tries to move the split children of `mask` up into their node; the children that are in somebody's hands.
+    pub(crate) fn collect_children(&self, level: usize, index: usize, mask: u64, busy: &mut bool) -> u64 {
+        let mut stuck = 0;
+        let mut whole = 0;
+        for child in (0..node::CHILDREN).filter(|child| mask >> child & 1 == 1) {
+            let below = self.child_index(level, index, child);
+            match self.collect(level - 1, below) {
+                Collected::Whole if level == 1 => whole |= 1 << child,
+                Collected::Whole => {
+                    self.set_free(level, index, 1 << child);
+                    self.gate.leave();
+                }
+                Collected::Partly => {
+                    let settled = level > 1 || self.settle(index, child, below);
+                    if level > 1 {
+                        self.lower_hint(level, index, child, below);
+                    }
+                    if !settled {
+                        stuck |= 1 << child;
+                    }
+                }
+                Collected::Moving => stuck |= 1 << child,
+            }
+        }
+        if whole != 0 {
+            self.set_free(level, index, whole);
+        }
+        *busy |= stuck != 0;
+        stuck
+    }
+}

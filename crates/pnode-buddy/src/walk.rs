@@ -1,0 +1,137 @@
+//! Reading the whole tree: what every frame is, piece by piece.
+
+use pnode_core::sync::Ordering::Acquire;
+use pnode_core::{Order, Pfn};
+
+use crate::count::UNCLAIMED;
+use crate::geometry::{TOP, child_order};
+use crate::node::{self, CHILDREN, Child};
+use crate::word::{self, Frame};
+use crate::zone::Zone;
+
+/// What a piece of the zone is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Free,
+    /// An allocated block.
+    Block,
+    Absent,
+}
+
+/// An aligned piece of one use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    pub(crate) pfn: u64,
+    pub(crate) order: u8,
+    pub(crate) class: u8,
+    pub(crate) what: Use,
+}
+
+impl Piece {
+    pub(crate) fn frames(&self) -> u64 {
+        1 << self.order
+    }
+}
+
+impl Zone<'_> {
+    /// Visits all pieces in order of address. Free pieces are as the tree has them, not merged; frames in motion
+    /// count as free.
+    pub(crate) fn walk(&self, visit: &mut dyn FnMut(Piece)) {
+        for index in 0..self.geometry.level(TOP).count {
+            self.walk_node(TOP, index, visit);
+        }
+    }
+
+    fn walk_node(&self, level: usize, index: usize, visit: &mut dyn FnMut(Piece)) {
+        let value = self.node(level, index).load(Acquire);
+        let class = if level == 1 { node::class(value) } else { UNCLAIMED };
+        let mut child = 0;
+        while child < CHILDREN {
+            let pfn = self.child_pfn(level, index, child);
+            let mut piece = Piece { pfn, order: child_order(level), class, what: Use::Free };
+            let mut children = 1;
+            match node::child(value, child) {
+                Child::Free => visit(piece),
+                Child::Absent => visit(Piece { what: Use::Absent, ..piece }),
+                Child::Head | Child::Tail => {
+                    while child + children < CHILDREN && node::child(value, child + children) == Child::Tail {
+                        children += 1;
+                    }
+                    piece.order += children.next_power_of_two().trailing_zeros() as u8;
+                    visit(Piece { what: Use::Block, ..piece });
+                }
+                Child::Split(_) => {
+                    let below = self.child_index(level, index, child);
+                    let dead = match level {
+                        1 => self.word(below).load(Acquire) == word::DEAD,
+                        _ => self.node(level - 1, below).load(Acquire) == node::DEAD,
+                    };
+                    match level {
+                        _ if dead => visit(piece),
+                        1 => self.walk_word(below, pfn, class, visit),
+                        _ => self.walk_node(level - 1, below, visit),
+                    }
+                }
+            }
+            child += children;
+        }
+    }
+
+    fn walk_word(&self, index: usize, pfn: u64, class: u8, visit: &mut dyn FnMut(Piece)) {
+        let value = self.word(index).load(Acquire);
+        let mut offset = 0;
+        while offset < word::FRAMES {
+            let what = match word::frame(value, offset) {
+                Frame::Free => Use::Free,
+                Frame::Absent => Use::Absent,
+                Frame::Head | Frame::Tail => Use::Block,
+            };
+            let mut order = 0;
+            match what {
+                Use::Block => {
+                    let tails = (offset + 1..word::FRAMES)
+                        .take_while(|&next| word::frame(value, next) == Frame::Tail)
+                        .count() as u32;
+                    order = (tails + 1).next_power_of_two().trailing_zeros() as u8;
+                }
+                Use::Free => {
+                    while order < word::ORDER - 1 && word::blocks(value, order + 1) >> offset & 1 == 1 {
+                        order += 1;
+                    }
+                }
+                Use::Absent => {}
+            }
+            visit(Piece { pfn: pfn + u64::from(offset), order, class, what });
+            offset += 1 << order;
+        }
+    }
+
+    /// Visits the free blocks of the zone as a buddy allocator would list them: merged as far as alignment allows.
+    pub(crate) fn each_free_block(&self, visit: &mut dyn FnMut(Pfn, Order)) {
+        let mut run = 0..0;
+        self.walk(&mut |piece| {
+            if piece.what != Use::Free {
+                return;
+            }
+            if piece.pfn != run.end {
+                split_into_blocks(run.clone(), visit);
+                run.start = piece.pfn;
+            }
+            run.end = piece.pfn + piece.frames();
+        });
+        split_into_blocks(run, visit);
+    }
+}
+
+/// Cuts a run of frames into aligned blocks, each as large as can be.
+pub(crate) fn split_into_blocks(run: core::ops::Range<u64>, visit: &mut dyn FnMut(Pfn, Order)) {
+    let mut at = run.start;
+    while at < run.end {
+        let fits = 63 - (run.end - at).leading_zeros();
+        let order = at.trailing_zeros().min(fits).min(u32::from(Order::MAX.get())) as u8;
+        if let Ok(order) = Order::new(order) {
+            visit(Pfn::new(at), order);
+        }
+        at += 1 << order;
+    }
+}

@@ -1,0 +1,265 @@
+//! The leaf of the tree: 32 frames in one `u64`. Pure functions, no atomics.
+//!
+//! ```text
+//! bit 63                             33 32 31                              0
+//!    [ continues: frame 31 .. frame 1 ][L][ taken: frame 31 ..... frame 0 ]
+//! ```
+//!
+//! | continues, taken | frame |
+//! | --- | --- |
+//! | 0 0 | free |
+//! | 0 1 | first frame of an allocated block |
+//! | 1 1 | later frame of an allocated block |
+//! | 1 0 | absent: a hole, out of the zone, or offline |
+//!
+//! Frame 0 never continues a block, because a block that spans words is known to the node above. Its `continues` bit
+//! is stored inverted and says that the word is live: a word of zero is *dead*, its frames belong to the node above.
+//! (For frame 0, `1 1` in the un-inverted form therefore reads "absent".)
+
+/// Frames in a word.
+pub(crate) const FRAMES: u32 = 32;
+/// The order of a whole word.
+pub(crate) const ORDER: u8 = 5;
+/// A word whose frames belong to the node above.
+pub(crate) const DEAD: u64 = 0;
+/// A live word whose frames are all free.
+pub(crate) const EMPTY: u64 = 1 << 32;
+
+/// Multiples of `2^order` as a bit mask over the frames of a word.
+const ALIGNED: [u32; 5] = [!0, 0x5555_5555, 0x1111_1111, 0x0101_0101, 0x0001_0001];
+
+/// What a word can serve, as the node above remembers it.
+pub(crate) mod level {
+    /// Nothing.
+    pub(crate) const FULL: u8 = 0;
+    /// Blocks up to order 2.
+    pub(crate) const SMALL: u8 = 1;
+    /// Blocks up to order 4.
+    pub(crate) const BIG: u8 = 2;
+    /// All of it: the word may move up.
+    pub(crate) const EMPTY: u8 = 3;
+}
+
+/// The bits that a block of `order` at `offset` sets.
+#[inline]
+pub(crate) const fn pattern(offset: u32, order: u8) -> u64 {
+    let taken = taken(offset, order);
+    taken | (taken & (taken - 1)) << 32
+}
+
+#[inline]
+const fn taken(offset: u32, order: u8) -> u64 {
+    ((1u64 << (1u32 << order)) - 1) << offset
+}
+
+/// Whether exactly the block of `order` at `offset` is allocated: all of it, from its first frame, and no more.
+#[inline]
+pub(crate) const fn holds(word: u64, offset: u32, order: u8) -> bool {
+    let taken = taken(offset, order);
+    let frames = word ^ EMPTY;
+    // The frame after the block must not continue it; after frame 31 there is none.
+    let later = frames & frames >> 32;
+    frames & (taken | taken << 32) == pattern(offset, order) && later >> (offset + (1 << order)) & 1 == 0
+}
+
+/// The free frames of a word.
+#[inline]
+pub(crate) const fn free(word: u64) -> u32 {
+    if word == DEAD {
+        return 0;
+    }
+    let frames = word ^ EMPTY;
+    !(frames as u32 | (frames >> 32) as u32)
+}
+
+/// Where free blocks of `order` start.
+#[inline]
+pub(crate) const fn blocks(word: u64, order: u8) -> u32 {
+    let mut free = free(word);
+    let mut step = 0;
+    while step < order {
+        free &= free >> (1 << step);
+        step += 1;
+    }
+    free & ALIGNED[order as usize]
+}
+
+/// Where to put a block of `order`: the lowest place in the smallest free block that has room.
+#[inline]
+pub(crate) const fn best_fit(word: u64, order: u8) -> Option<u32> {
+    let mut starts = blocks(word, order);
+    let mut size = order;
+    while size < ORDER - 1 {
+        if starts == 0 {
+            return None;
+        }
+        let pairs = starts & starts >> (1 << size) & ALIGNED[size as usize + 1];
+        let single = starts & !(pairs | pairs << (1 << size));
+        if single != 0 {
+            return Some(single.trailing_zeros());
+        }
+        starts = pairs;
+        size += 1;
+    }
+    if starts == 0 { None } else { Some(starts.trailing_zeros()) }
+}
+
+/// One more than the largest order of which a block is free in the word, 0 if nothing is: an area's advert.
+#[inline]
+pub(crate) const fn largest(word: u64) -> u8 {
+    if word == EMPTY {
+        return ORDER + 1;
+    }
+    let mut starts = free(word);
+    let mut order = 0;
+    while starts != 0 && order < ORDER {
+        order += 1;
+        starts &= starts >> (1 << (order - 1)) & ALIGNED[(order % ORDER) as usize];
+    }
+    order
+}
+
+/// What the word can serve, as a [`level`].
+#[inline]
+pub(crate) const fn serves(word: u64) -> u8 {
+    if word == EMPTY {
+        level::EMPTY
+    } else if free(word) == 0 {
+        level::FULL
+    } else if blocks(word, 3) != 0 {
+        level::BIG
+    } else {
+        level::SMALL
+    }
+}
+
+/// The state of one frame of a live word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Frame {
+    Free,
+    Head,
+    Tail,
+    Absent,
+}
+
+/// The state of frame `offset` of a live word.
+pub(crate) const fn frame(word: u64, offset: u32) -> Frame {
+    let bits = word ^ EMPTY;
+    match (bits >> (32 + offset) & 1, bits >> offset & 1) {
+        (0, 0) => Frame::Free,
+        (0, _) => Frame::Head,
+        (_, 0) => Frame::Absent,
+        _ if offset == 0 => Frame::Absent,
+        _ => Frame::Tail,
+    }
+}
+
+/// The bits that make frames `first..=last` absent in [`EMPTY`]; frame 0 loses its live bit instead.
+pub(crate) const fn absent(word: u64, first: u32, last: u32) -> u64 {
+    let mut word = word;
+    let mut offset = first;
+    while offset <= last {
+        word = if offset == 0 { (word | 1) & !EMPTY } else { word | 1 << (32 + offset) };
+        offset += 1;
+    }
+    word
+}
+
+/// The blocks of a live word as (offset, order) of the allocated ones, first to last.
+pub(crate) fn heads(word: u64) -> impl Iterator<Item = (u32, u8)> {
+    (0..FRAMES).filter(move |&offset| frame(word, offset) == Frame::Head).map(move |offset| {
+        let tails = (offset + 1..FRAMES).take_while(|&next| frame(word, next) == Frame::Tail).count() as u32;
+        (offset, (tails + 1).next_power_of_two().trailing_zeros() as u8)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    /// Every block of every order of a word.
+    fn all_blocks() -> impl Iterator<Item = (u32, u8)> {
+        (0..ORDER).flat_map(|order| (0..FRAMES).step_by(1 << order).map(move |offset| (offset, order)))
+    }
+
+    #[test]
+    fn exactly_the_block_that_was_put_in_is_held() {
+        for (offset, order) in all_blocks() {
+            let word = EMPTY | pattern(offset, order);
+            for (o, k) in all_blocks() {
+                assert_eq!(holds(word, o, k), (o, k) == (offset, order), "{word:#x} {o} {k}");
+            }
+            assert_eq!(free(word).count_zeros(), 1 << order);
+            assert_eq!(heads(word).collect::<Vec<_>>(), [(offset, order)]);
+        }
+    }
+
+    #[test]
+    fn a_dead_or_empty_word_holds_nothing() {
+        for (offset, order) in all_blocks() {
+            assert!(!holds(DEAD, offset, order) && !holds(EMPTY, offset, order));
+        }
+        assert_eq!(free(DEAD), 0);
+        assert_eq!(free(EMPTY), !0);
+        assert_eq!(best_fit(DEAD, 0), None);
+    }
+
+    #[test]
+    fn absent_frames_are_neither_free_nor_held() {
+        for first in 0..FRAMES {
+            for last in first..FRAMES {
+                let word = absent(EMPTY, first, last);
+                assert_ne!(word, DEAD, "{first}..={last}");
+                for offset in 0..FRAMES {
+                    let inside = (first..=last).contains(&offset);
+                    assert_eq!(free(word) >> offset & 1 == 0, inside, "{first}..={last} {offset}");
+                    assert_eq!(frame(word, offset) == Frame::Absent, inside, "{first}..={last} {offset}");
+                }
+                assert!(all_blocks().all(|(o, k)| !holds(word, o, k)), "{first}..={last}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_before_an_absent_frame_is_whole() {
+        for (offset, order) in all_blocks().filter(|(offset, order)| offset + (1 << order) < FRAMES) {
+            let word = absent(EMPTY, offset + (1 << order), FRAMES - 1) | pattern(offset, order);
+            assert!(holds(word, offset, order), "{offset} {order}");
+        }
+    }
+
+    #[test]
+    fn the_smallest_sufficient_hole_is_used() {
+        // Free: frame 5 alone, frames 8..16, the upper half.
+        let word = EMPTY | pattern(0, 2) | pattern(4, 0) | pattern(6, 1);
+        assert_eq!(best_fit(word, 0), Some(5));
+        assert_eq!(best_fit(word, 1), Some(8));
+        assert_eq!(best_fit(word, 3), Some(8));
+        assert_eq!(best_fit(word, 4), Some(16));
+        assert_eq!(best_fit(word | pattern(16, 4), 4), None);
+        assert_eq!(best_fit(EMPTY, 4), Some(0));
+        assert_eq!(serves(word), level::BIG);
+    }
+
+    #[test]
+    fn best_fit_finds_a_block_whenever_one_is_free() {
+        let mut word = EMPTY;
+        let mut seed = 0x9e37_79b9u64;
+        for _ in 0..20_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (order, offset) = ((seed >> 33) as u8 % 5, (seed >> 40) as u32 % 32);
+            let offset = offset & !((1 << order) - 1);
+            if holds(word, offset, order) {
+                word ^= pattern(offset, order);
+            } else if let Some(place) = best_fit(word, order) {
+                assert!(blocks(word, order) >> place & 1 == 1);
+                word |= pattern(place, order);
+                assert!(holds(word, place, order));
+            } else {
+                assert_eq!(blocks(word, order), 0);
+            }
+        }
+    }
+}
