@@ -10,3 +10,8 @@ pub use pnode_core as core;
 pub use pnode_kernel as kernel;
 #[cfg(feature = "user")]
 pub use pnode_user as user;
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
