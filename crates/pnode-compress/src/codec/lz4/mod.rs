@@ -9,6 +9,8 @@
 
 mod decode;
 mod fast;
+mod reach;
+mod sink;
 
 pub use decode::decode;
 pub use fast::encode_fast;
