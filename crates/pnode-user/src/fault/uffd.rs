@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::{Access, Refused, signal};
 use crate::sys::{self, FaultScope, Request, SysError};
@@ -145,6 +146,10 @@ impl Drop for Catcher {
     }
 }
 
+/// How long the thread looks for the next event before it sleeps. Who walks through memory faults again at once, and
+/// waking a sleeper costs several times what a fault does.
+const PATIENCE: Duration = Duration::from_micros(50);
+
 /// Ends the process if the thread unwinds: threads that wait for it would wait for ever.
 struct AbortOnUnwind;
 
@@ -160,13 +165,19 @@ fn serve_events(mut events: File, stop: BorrowedFd<'_>) {
     const MESSAGE: usize = 32;
     let _guard = AbortOnUnwind;
     let mut messages = [0u8; 16 * MESSAGE];
+    let mut last = Instant::now();
     loop {
-        let (_, stopped) = sys::wait_readable(events.as_fd(), stop);
-        if stopped {
-            return;
+        if last.elapsed() > PATIENCE {
+            let (_, stopped) = sys::wait_readable(events.as_fd(), stop);
+            if stopped {
+                return;
+            }
         }
         // Nothing to read (EAGAIN) after a wake-up means that the toucher left: its mapping has changed.
         let read = events.read(&mut messages).unwrap_or(0);
+        if read > 0 {
+            last = Instant::now();
+        }
         for message in messages[..read].chunks_exact(MESSAGE) {
             serve_event(events.as_fd(), message);
         }

@@ -24,13 +24,13 @@ pub enum Use {
 }
 
 impl Use {
-    /// All uses: name, the character of a cell that is mostly so used, and its colour.
-    const LOOKS: [(Self, &'static str, char, &'static str); 5] = [
-        (Self::Free, "free", '·', "#e8edf2"),
-        (Self::Page, "pages", '█', "#2f6fb5"),
-        (Self::Store, "compressed pages", '▓', "#d9822b"),
-        (Self::Window, "read window", '▒', "#f2c94c"),
-        (Self::Held, "held by others", '░', "#8a94a3"),
+    /// All uses, with the name and the colour of each.
+    const LOOKS: [(Self, &'static str, &'static str); 5] = [
+        (Self::Free, "free", "#e8edf2"),
+        (Self::Page, "pages", "#2f6fb5"),
+        (Self::Store, "compressed pages", "#d9822b"),
+        (Self::Window, "read window", "#c9a400"),
+        (Self::Held, "held by others", "#8a94a3"),
     ];
 
     const fn index(self) -> usize {
@@ -55,7 +55,7 @@ pub struct NodeOccupancy {
     pub compressed: Option<CompressedUse>,
 }
 
-/// What all frames of a machine are used for; prints as a map of characters.
+/// What all frames of a machine are used for; prints as a map of characters, darker where more frames are used.
 #[derive(Clone, Debug)]
 pub struct Occupancy {
     /// One for each node.
@@ -111,22 +111,35 @@ fn mark(nodes: &mut [NodeOccupancy], node: NodeId, frames: FrameRange, mark: Use
     }
 }
 
+/// A part of a node in a picture.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Cell {
+    /// What most of its used frames are used for.
+    most: Use,
+    /// How many quarters of its frames are used, rounded up: 0 is wholly free.
+    quarters: usize,
+}
+
+impl Cell {
+    fn of(frames: &[Use]) -> Self {
+        let mut counts = [0usize; Use::LOOKS.len()];
+        frames.iter().for_each(|used| counts[used.index()] += 1);
+        let used = frames.len() - core::mem::take(&mut counts[Use::Free.index()]);
+        let most = Use::LOOKS.iter().map(|(used, ..)| *used).max_by_key(|used| counts[used.index()]);
+        Self {
+            most: most.filter(|_| used > 0).unwrap_or(Use::Free),
+            quarters: (used * 4).div_ceil(frames.len().max(1)),
+        }
+    }
+}
+
 impl NodeOccupancy {
-    /// The node cut into `cells` parts, each with the use of most of its frames; a part that is not wholly free never
-    /// looks free.
-    fn cells(&self, cells: usize) -> Vec<Use> {
+    /// The node cut into `cells` parts of equal size.
+    fn cells(&self, cells: usize) -> Vec<Cell> {
         let frames = self.frames.len();
         let cells = cells.min(frames);
         let part = |cell: usize| &self.frames[cell * frames / cells..(cell + 1) * frames / cells];
-        (0..cells)
-            .map(|cell| {
-                let mut counts = [0usize; Use::LOOKS.len()];
-                part(cell).iter().for_each(|used| counts[used.index()] += 1);
-                counts[Use::Free.index()] = 0;
-                let most = Use::LOOKS.iter().max_by_key(|(used, ..)| counts[used.index()]);
-                most.map_or(Use::Free, |(used, ..)| if counts[used.index()] == 0 { Use::Free } else { *used })
-            })
-            .collect()
+        (0..cells).map(|cell| Cell::of(part(cell))).collect()
     }
 
     fn used(&self) -> usize {
@@ -161,16 +174,12 @@ impl fmt::Display for Occupancy {
         for node in &self.nodes {
             writeln!(f, "  {}", node.title(self.page))?;
             if node.online {
-                let look = |used: Use| Use::LOOKS[used.index()].2;
-                let cells: String = node.cells(COLUMNS).into_iter().map(look).collect();
+                let shade = |cell: Cell| ['·', '░', '▒', '▓', '█'][cell.quarters];
+                let cells: String = node.cells(COLUMNS).into_iter().map(shade).collect();
                 writeln!(f, "  [{cells}]")?;
             }
         }
-        write!(f, " ")?;
-        for (_, name, look, _) in Use::LOOKS {
-            write!(f, " {look} {name} ")?;
-        }
-        writeln!(f)
+        Ok(())
     }
 }
 
@@ -195,11 +204,13 @@ impl Occupancy {
             for (row, cells) in cells.chunks(COLUMNS).enumerate() {
                 let mut column = 0;
                 for run in cells.chunk_by(|a, b| a == b) {
-                    let (_, name, _, colour) = Use::LOOKS[run[0].index()];
+                    let Cell { most, quarters } = run[0];
+                    let (_, name, colour) = Use::LOOKS[most.index()];
+                    let shade = if quarters == 0 { 1.0 } else { quarters as f64 / 4.0 };
                     let (x, top, run_width) = (20 + column * CELL, y + row * CELL, run.len() * CELL);
                     let _ = writeln!(
                         body,
-                        r##"<rect x="{x}" y="{top}" width="{run_width}" height="{}" fill="{colour}"><title>{name}</title></rect>"##,
+                        r##"<rect x="{x}" y="{top}" width="{run_width}" height="{}" fill="{colour}" fill-opacity="{shade}"><title>{name}</title></rect>"##,
                         CELL - 1
                     );
                     column += run.len();
@@ -213,7 +224,7 @@ impl Occupancy {
             y += 30;
         }
         let mut x = 20;
-        for (_, name, _, colour) in Use::LOOKS {
+        for (_, name, colour) in Use::LOOKS {
             let _ =
                 writeln!(body, r##"<rect x="{x}" y="{}" width="11" height="11" fill="{colour}"/>"##, y - 10);
             let _ = writeln!(body, r##"<text x="{}" y="{y}" class="l">{name}</text>"##, x + 16);
@@ -236,15 +247,15 @@ fn bars(body: &mut String, mut y: usize, width: usize, usage: CompressedUse) -> 
     let rows = [
         ("advertised", usage.advertised, "#f6ddc4"),
         ("pages held", usage.stats.original_bytes, "#2f6fb5"),
-        ("memory there", usage.physical, "#e8edf2"),
-        ("memory used", pool, "#d9822b"),
+        ("memory it has", usage.physical, "#e8edf2"),
+        ("memory it uses", pool, "#d9822b"),
     ];
     for (name, bytes, colour) in rows {
         let long = (u128::from(bytes) * (width as u128 - 190) / u128::from(most)) as usize;
         let mib = bytes as f64 / f64::from(1 << 20);
         let _ = writeln!(body, r##"<text x="20" y="{}" class="l">{name}</text>"##, y + 10);
-        let _ = writeln!(body, r##"<rect x="100" y="{y}" width="{long}" height="11" fill="{colour}"/>"##);
-        let _ = writeln!(body, r##"<text x="{}" y="{}" class="l">{mib:.1} MiB</text>"##, 106 + long, y + 10);
+        let _ = writeln!(body, r##"<rect x="112" y="{y}" width="{long}" height="11" fill="{colour}"/>"##);
+        let _ = writeln!(body, r##"<text x="{}" y="{}" class="l">{mib:.1} MiB</text>"##, 118 + long, y + 10);
         y += 14;
     }
     y
