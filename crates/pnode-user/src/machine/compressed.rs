@@ -19,8 +19,7 @@ use pnode_core::{AllocError, Denied, Frame, FrameRange, Grant, NodeId, Pfn, Requ
 use super::mapping::Region;
 use super::reclaim::DemoteError;
 use super::site::Site;
-use super::zone::Zone;
-use super::{Shared, keep};
+use super::{Shared, Zone, keep};
 use crate::arena::Arena;
 use crate::backing::{Backing, OnBacking};
 use crate::fault::{FaultError, Protection};

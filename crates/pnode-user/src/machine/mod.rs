@@ -18,7 +18,6 @@ mod reclaim;
 mod site;
 mod spec;
 mod unplug;
-mod zone;
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -33,7 +32,6 @@ use crate::arena::Arena;
 use crate::fault::Backend;
 use mapping::Region;
 use site::Site;
-use zone::Zone;
 
 pub use compressed::{CompressedError, CompressedUse};
 pub use counters::Counters;
@@ -44,6 +42,7 @@ pub use site::AuditError;
 pub use spec::{BuildError, Builder, NodeSpec};
 pub use unplug::{UnplugError, Unplugged};
 
+type Zone = pnode_buddy::Zone<'static>;
 type Registry = Nodes<'static, Zone>;
 
 /// A machine of nodes.
@@ -298,7 +297,8 @@ impl Shared {
         let mut sites = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
             let (node, frames) = spec::frames_of(index, spec.frames)?;
-            let zone = keep(&arena, Zone::new(frames));
+            let zone = Zone::boxed(frames, &[]).map_err(|error| BuildError::Zone { node, error })?;
+            let zone = keep(&arena, zone);
             sites.push(Site::new(page, node, frames, zone, nodes, &arena, spec)?);
         }
         // INVARIANT: S1: `arena` is the last field, and the other two are private and lend no `'static` reference.

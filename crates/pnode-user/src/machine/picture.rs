@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use pnode_core::{Features, FrameRange, MemoryClass, NodeId, PageSize, Pfn};
+use pnode_core::{Features, FrameRange, MemoryClass, NodeId, PageSize};
 
 use super::compressed::CompressedUse;
 use super::site::Site;
@@ -89,22 +89,32 @@ impl Shared {
     fn look_at(&self, site: &Site) -> NodeOccupancy {
         let online = !site.is_unplugged();
         let in_use = if site.compressed().is_some() { Use::Store } else { Use::Held };
-        let look = |pfn: Pfn| if online && site.is_used(pfn) { in_use } else { Use::Free };
+        let mut frames = vec![Use::Free; site.frames.frames() as usize];
+        if online {
+            site.zone.each_block(&mut |pfn, order| {
+                let start = pfn.get() as usize & INDEX;
+                if let Some(block) = frames.get_mut(start..start + order.frames() as usize) {
+                    block.fill(in_use);
+                }
+            });
+        }
         NodeOccupancy {
             node: site.node,
             class: site.class,
             features: site.is_private().then_some(site.features),
             online,
-            frames: site.frames.iter().map(look).collect(),
+            frames,
             compressed: site.compressed().and_then(|compressed| compressed.usage()),
         }
     }
 }
 
+/// Node numbers stand in the high bits of frame numbers; the low bits are the index of the frame in its node.
+const INDEX: usize = (1 << super::spec::STRIDE_SHIFT) - 1;
+
 fn mark(nodes: &mut [NodeOccupancy], node: NodeId, frames: FrameRange, mark: Use) {
     let Some(seen) = nodes.get_mut(node.index()) else { return };
-    // Node numbers stand in the high bits of frame numbers, so the low bits are the index.
-    let start = frames.start().get() as usize & ((1 << super::spec::STRIDE_SHIFT) - 1);
+    let start = frames.start().get() as usize & INDEX;
     let end = start + frames.frames() as usize;
     if let Some(frames) = seen.frames.get_mut(start..end) {
         frames.fill(mark);

@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use pnode_core::sync::{AtomicBool, Ordering};
 use pnode_core::{
-    Denied, Features, FrameRange, FrameZone, Grant, MemoryClass, NodeHandle, NodeId, Owner, PageSize, Pfn,
-    Private, Stale,
+    Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, Owner, PageSize, Private, Stale,
 };
 
 use super::compressed::Compressed;
 use super::spec::{BuildError, Kind, NodeSpec};
-use super::zone::Zone;
-use super::{Machine, Registry};
+use super::{Machine, Registry, Zone};
 use crate::arena::Arena;
 use crate::backing::Backing;
 
@@ -120,11 +118,6 @@ impl Site {
         self.unplugged.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody has the frame.
-    pub(super) fn is_used(&self, pfn: Pfn) -> bool {
-        self.zone.is_used(pfn)
-    }
-
     pub(super) fn free_frames(&self) -> u64 {
         if self.is_unplugged() { 0 } else { self.zone.free_frames() }
     }
@@ -145,10 +138,8 @@ impl Machine {
         }
         for site in &self.shared.sites {
             let node = site.node;
-            let (used, free) = (site.zone.used_frames(), site.zone.free_frames());
-            if used + free != site.zone.managed_frames() {
-                return Err(AuditError::Sum { node, used, free });
-            }
+            let used = site.zone.used_frames();
+            site.zone.audit().map_err(|error| AuditError::Zone { node, error })?;
             let stored = site.compressed().map_or(0, |compressed| compressed.held_frames());
             let expected = held[node.index()] + stored;
             if used < expected {
@@ -166,14 +157,12 @@ impl Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuditError {
-    /// Used and free frames do not add up to the node's frames.
-    Sum {
+    /// The zone contradicts itself.
+    Zone {
         /// The node.
         node: NodeId,
-        /// Used frames.
-        used: u64,
-        /// Free frames.
-        free: u64,
+        /// How.
+        error: pnode_buddy::AuditError,
     },
     /// More frames are held than the zone handed out.
     Held {
@@ -197,9 +186,7 @@ pub enum AuditError {
 impl fmt::Display for AuditError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sum { node, used, free } => {
-                write!(f, "{node:?}: {used} used and {free} free frames do not add up to its size")
-            }
+            Self::Zone { node, error } => write!(f, "{node:?}: {error}"),
             Self::Held { node, used, expected } => {
                 write!(f, "{node:?}: {expected} frames are held, but only {used} were handed out")
             }

@@ -173,6 +173,13 @@ pub enum BuildError {
         /// The size in bytes.
         bytes: usize,
     },
+    /// There can be no zone of a node's frames.
+    Zone {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        error: pnode_buddy::ZoneError,
+    },
     /// The kernel gave no memory for a node.
     Memory {
         /// The node.
@@ -207,6 +214,7 @@ impl fmt::Display for BuildError {
                 write!(f, "{node:?} has 1 to {} frames, not {frames}", 1 << STRIDE_SHIFT)
             }
             Self::PageSize { bytes } => write!(f, "pages of {bytes} bytes are not supported"),
+            Self::Zone { node, error } => write!(f, "{node:?}: {error}"),
             Self::Memory { node, error } => {
                 write!(f, "no memory for {node:?} ({error}); make the machine smaller")
             }

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use pnode_compress::cram::LifeError;
-use pnode_core::{FrameZone, NodeId, OfflineError, Request, Stale, UnregisterError};
+use pnode_core::{NodeId, OfflineError, Request, Stale, UnregisterError};
 
 use super::mapping::{Region, State};
 use super::site::Site;
