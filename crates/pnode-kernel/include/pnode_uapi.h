@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0 WITH Linux-syscall-note */
+/*
+ * /dev/pnodeN: memory of private node N for a process.
+ *
+ * An open file is one object. Mapped with MAP_SHARED, its pages come from the
+ * node when they are first touched, filled with zeroes; page p of the object is
+ * the same page in every mapping of the file, also across fork. A page that
+ * cannot be had raises SIGBUS: nothing is ever taken from elsewhere instead.
+ * The pages go back to the node when the file is closed for the last time, by
+ * PNODE_IOC_FREE, or when the device goes; touching them then raises SIGBUS.
+ * File mode decides who may open the device.
+ */
+#ifndef PNODE_UAPI_H
+#define PNODE_UAPI_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+struct pnode_query {
+	__u32 node;
+	/* In bytes. */
+	__u32 page_size;
+	__u64 first_pfn;
+	/* In pages of the node, and of this file. */
+	__u64 managed;
+	__u64 free;
+	__u64 held_by_file;
+};
+
+/* Pages of the object, counted from its start. */
+struct pnode_span {
+	__u64 first;
+	__u64 pages;
+};
+
+/* Fills a struct pnode_query. */
+#define PNODE_IOC_QUERY	_IOR('p', 0xd0, struct pnode_query)
+/* Gives the pages of a span back; those that were never touched are skipped. */
+#define PNODE_IOC_FREE	_IOW('p', 0xd1, struct pnode_span)
+
+#endif
