@@ -1,14 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/module.h>
-int pnode_selftest(void);
+#include <linux/pci.h>
+
+#include "pnode_module.h"
+
 static int __init pnode_init(void)
 {
-	return pnode_selftest();
+	int rc = pnode_devices_init();
+
+	if (rc)
+		return rc;
+	rc = pci_register_driver(&pnode_pci_driver);
+	if (rc)
+		pnode_devices_exit();
+	return rc;
 }
+
 static void __exit pnode_exit(void)
 {
+	/* Unbinds every function, which takes its node away. */
+	pci_unregister_driver(&pnode_pci_driver);
+	pnode_devices_exit();
 }
+
 module_init(pnode_init);
 module_exit(pnode_exit);
+
 MODULE_LICENSE("Dual MIT/GPL");
 MODULE_DESCRIPTION("Private memory nodes on device memory");
+MODULE_VERSION("0.1.0");

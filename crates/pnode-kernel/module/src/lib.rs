@@ -1,20 +1,16 @@
-//! The Rust half of pnode.ko.
+//! The Rust half of pnode.ko: `pnode-kernel` on the Linux kernel, its C interface, and the panic handler.
 #![no_std]
+#![deny(unsafe_op_in_unsafe_fn)]
 
-unsafe extern "C" {
-    fn pnode_host_log(text: *const u8, bytes: usize);
-    fn pnode_host_bug(text: *const u8, bytes: usize) -> !;
-}
+mod line;
+mod linux;
 
-#[unsafe(no_mangle)]
-pub extern "C" fn pnode_selftest() -> i32 {
-    let text = "rust half is here";
-    unsafe { pnode_host_log(text.as_ptr(), text.len()) };
-    0
-}
+use linux::Linux;
 
+pnode_kernel::export_c_interface!(Linux);
+
+/// No input of a caller reaches a panic. If one happens it is a defect, and the kernel's BUG shows where.
 #[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    let text = "panic";
-    unsafe { pnode_host_bug(text.as_ptr(), text.len()) }
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    linux::bug(format_args!("{info}"))
 }

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * /dev/pnodeN as a process sees it, as KTAP on standard output.
+ *
+ * usage: processes DEVICE PCI_ADDRESS   runs the cases
+ *        processes DEVICE               leaves a mark in each of 64 pages, for the machine outside to find in the
+ *                                       device's memory
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../../include/pnode_uapi.h"
+
+#define PAGE 4096ul
+#define PAGES 64ul
+
+static const char *device, *pci_address;
+static const char *why;
+
+/* A case that fails says why and returns false. */
+#define CHECK(holds) do { if (!(holds)) { why = #holds; return false; } } while (0)
+
+static sigjmp_buf on_bus_error;
+
+static void bus_error(int signal)
+{
+	(void)signal;
+	siglongjmp(on_bus_error, 1);
+}
+
+/* Touches a byte; false if that raised SIGBUS. */
+static bool touch(volatile unsigned char *at, int value)
+{
+	if (sigsetjmp(on_bus_error, 1))
+		return false;
+	*at = value;
+	return true;
+}
+
+static struct pnode_query query(int fd)
+{
+	struct pnode_query answer = { 0 };
+
+	if (ioctl(fd, PNODE_IOC_QUERY, &answer))
+		answer.page_size = 0;
+	return answer;
+}
+
+static unsigned char *map(int fd, unsigned long pages)
+{
+	return mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+}
+
+/* The frame behind an address of this process, 0 if there is none. */
+static uint64_t pfn_of(const volatile void *address)
+{
+	static int pagemap = -1;
+	uint64_t entry = 0;
+
+	if (pagemap < 0)
+		pagemap = open("/proc/self/pagemap", O_RDONLY);
+	if (pread(pagemap, &entry, sizeof(entry), (uintptr_t)address / PAGE * sizeof(entry)) != sizeof(entry))
+		return 0;
+	return entry >> 63 ? entry & ((1ull << 55) - 1) : 0;
+}
+
+/* Whether an address of ordinary memory, which has a frame that can be known, has one of the node's. */
+static bool is_stray(struct pnode_query node, const volatile void *address)
+{
+	uint64_t pfn = pfn_of(address);
+
+	return pfn == 0 || (pfn >= node.first_pfn && pfn < node.first_pfn + node.managed);
+}
+
+static bool pages_are_frames_of_the_node(void)
+{
+	int fd = open(device, O_RDWR);
+	struct pnode_query node = query(fd);
+	unsigned char *pages = map(fd, PAGES);
+
+	CHECK(fd >= 0 && node.page_size == PAGE && pages != MAP_FAILED);
+	CHECK(node.free == node.managed && node.held_by_file == 0);
+	for (unsigned long p = 0; p < PAGES; p++) {
+		for (unsigned long b = 0; b < PAGE; b++)
+			CHECK(pages[p * PAGE + b] == 0);
+		CHECK(query(fd).held_by_file == p + 1 && query(fd).free == node.managed - p - 1);
+		memset(pages + p * PAGE, p + 1, PAGE);
+	}
+	for (unsigned long p = 0; p < PAGES; p++)
+		for (unsigned long b = 0; b < PAGE; b++)
+			CHECK(pages[p * PAGE + b] == p + 1);
+	close(fd);
+	/* The mapping holds the file. */
+	CHECK(touch(pages, 1));
+	CHECK(munmap(pages, PAGES * PAGE) == 0);
+	fd = open(device, O_RDWR);
+	CHECK(query(fd).free == node.managed);
+	close(fd);
+	return true;
+}
+
+static bool the_file_is_one_object(void)
+{
+	int fd = open(device, O_RDWR), status;
+	unsigned char *one = map(fd, PAGES), *two = map(fd, PAGES), *moved;
+
+	CHECK(one != MAP_FAILED && two != MAP_FAILED);
+	for (unsigned long p = 0; p < PAGES; p++)
+		one[p * PAGE] = p + 1;
+	CHECK(two[7 * PAGE] == 8 && query(fd).held_by_file == PAGES);
+
+	pid_t child = fork();
+	if (child == 0) {
+		two[9 * PAGE] = 99;
+		_exit(one[8 * PAGE] == 9 ? 0 : 1);
+	}
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+	CHECK(one[9 * PAGE] == 99);
+
+	/* What was mapped stays in the object. */
+	munmap(one, PAGES * PAGE);
+	munmap(two, PAGES * PAGE);
+	one = map(fd, PAGES);
+	CHECK(one[63 * PAGE] == 64);
+	moved = mremap(one, PAGES * PAGE, PAGES * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)0x700000000000);
+	CHECK(moved != MAP_FAILED && moved[62 * PAGE] == 63);
+	CHECK(mremap(moved, PAGES * PAGE, 2 * PAGES * PAGE, MREMAP_MAYMOVE) == MAP_FAILED);
+	munmap(moved, PAGES * PAGE);
+	close(fd);
+	return true;
+}
+
+static bool private_mappings_and_pins_are_refused(void)
+{
+	int fd = open(device, O_RDWR);
+	unsigned char byte, *page = map(fd, 1);
+	struct iovec to = { &byte, 1 }, from = { page, 1 };
+
+	CHECK(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0) == MAP_FAILED && errno == EINVAL);
+	page[0] = 1;
+	CHECK(process_vm_readv(getpid(), &to, 1, &from, 1, 0) == -1 && errno == EFAULT);
+	munmap(page, PAGE);
+	close(fd);
+	return true;
+}
+
+static bool a_full_node_raises_sigbus(void)
+{
+	int fd = open(device, O_RDWR);
+	struct pnode_query node = query(fd);
+	unsigned char *pages = map(fd, node.managed + 1);
+	struct pnode_span span = { .first = 3, .pages = 5 };
+
+	CHECK(pages != MAP_FAILED);
+	for (unsigned long p = 0; p < node.managed; p++)
+		CHECK(touch(pages + p * PAGE, 0x5a));
+	CHECK(query(fd).free == 0);
+	CHECK(!touch(pages + node.managed * PAGE, 1));
+	/* Pages that are given back come again, empty. */
+	CHECK(ioctl(fd, PNODE_IOC_FREE, &span) == 0 && query(fd).free == 5);
+	CHECK(touch(pages + node.managed * PAGE, 1) && query(fd).free == 4);
+	CHECK(touch(pages + 3 * PAGE, 0) && pages[3 * PAGE + 1] == 0 && query(fd).free == 3);
+	munmap(pages, (node.managed + 1) * PAGE);
+	CHECK(query(fd).held_by_file == node.managed - 3);
+	close(fd);
+	fd = open(device, O_RDWR);
+	CHECK(query(fd).free == node.managed);
+	close(fd);
+	return true;
+}
+
+static uint64_t numbers = 0x9e3779b97f4a7c15;
+
+static uint64_t next(void)
+{
+	numbers ^= numbers << 13;
+	numbers ^= numbers >> 7;
+	numbers ^= numbers << 17;
+	return numbers;
+}
+
+static bool hostile_calls_are_refused(void)
+{
+	static const uint64_t edges[] = { 0, 1, 63, 1ull << 32, 1ull << 51, 1ull << 52, INT64_MAX, UINT64_MAX };
+	int fd = open(device, O_RDWR);
+	unsigned char *pages = map(fd, PAGES);
+
+	for (unsigned long i = 0; i < 20000; i++) {
+		struct pnode_span span = { next(), next() };
+		unsigned long command = next(), argument = next();
+
+		if (next() % 2)
+			span = (struct pnode_span){ edges[next() % 8], edges[next() % 8] };
+		switch (next() % 4) {
+		case 0:
+			ioctl(fd, command, argument);
+			break;
+		case 1:
+			/* Never an address of this process: those have the top bit clear. */
+			CHECK(ioctl(fd, next() % 2 ? PNODE_IOC_QUERY : PNODE_IOC_FREE, argument | 1ul << 63) == -1);
+			CHECK(errno == EFAULT);
+			break;
+		case 2:
+			if (ioctl(fd, PNODE_IOC_FREE, &span) == 0)
+				CHECK(span.pages != 0 && span.first + span.pages > span.first);
+			break;
+		default:
+			pages[next() % PAGES * PAGE] = 1;
+		}
+	}
+	CHECK(query(fd).page_size == PAGE);
+	munmap(pages, PAGES * PAGE);
+	close(fd);
+	return true;
+}
+
+/* Until the OOM killer acts, ordinary memory never comes from the node: anonymous pages and page cache, by frame. */
+static bool exhausted_memory_stays_out(void)
+{
+	int fd = open(device, O_RDWR), status;
+	struct pnode_query node = query(fd);
+	struct { volatile unsigned long anonymous, cached, stray; } *seen =
+		mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	pid_t child = fork();
+	if (child == 0) {
+		int score = open("/proc/self/oom_score_adj", O_WRONLY), cache = memfd_create("cache", 0);
+		unsigned long span = 1ul << 34;
+		unsigned char *anonymous = mmap(NULL, span, PROT_READ | PROT_WRITE,
+						MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		unsigned char *cached;
+
+		if (write(score, "1000", 4) != 4 || ftruncate(cache, span))
+			_exit(1);
+		cached = mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_SHARED, cache, 0);
+		for (unsigned long p = 0; p < span / PAGE; p++) {
+			anonymous[p * PAGE] = 1;
+			seen->stray += is_stray(node, anonymous + p * PAGE);
+			seen->anonymous++;
+			if (p % 4 == 0) {
+				cached[p * PAGE] = 1;
+				seen->stray += is_stray(node, cached + p * PAGE);
+				seen->cached++;
+			}
+		}
+		_exit(0);
+	}
+	CHECK(waitpid(child, &status, 0) == child);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	printf("# %lu anonymous pages and %lu of page cache until the OOM killer acted, %lu on the node\n",
+	       seen->anonymous, seen->cached, seen->stray);
+	CHECK(seen->anonymous > 10000 && seen->cached > 2500 && seen->stray == 0);
+	CHECK(query(fd).free == node.managed);
+	close(fd);
+	return true;
+}
+
+static bool write_to(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	close(fd);
+	return done;
+}
+
+static bool unplugging_takes_the_pages(void)
+{
+	int fd = open(device, O_RDWR);
+	unsigned char *pages = map(fd, PAGES);
+	struct pnode_query answer;
+
+	for (unsigned long p = 0; p < PAGES; p++)
+		CHECK(touch(pages + p * PAGE, 1));
+	CHECK(write_to("/sys/bus/pci/drivers/pnode/unbind", pci_address));
+	CHECK(access(device, F_OK) == -1);
+	CHECK(!touch(pages, 1) && !touch(pages + (PAGES - 1) * PAGE, 1));
+	CHECK(ioctl(fd, PNODE_IOC_QUERY, &answer) == -1 && errno == ENODEV);
+	CHECK(write_to("/sys/bus/pci/drivers/pnode/bind", pci_address));
+	CHECK(!touch(pages, 1));
+	munmap(pages, PAGES * PAGE);
+	close(fd);
+	fd = open(device, O_RDWR);
+	answer = query(fd);
+	CHECK(fd >= 0 && answer.free == answer.managed);
+	close(fd);
+	return true;
+}
+
+static const struct {
+	const char *name;
+	bool (*run)(void);
+} cases[] = {
+	{ "touched pages are zeroed frames of the node, one each", pages_are_frames_of_the_node },
+	{ "an open file is one object: mappings, fork, mremap", the_file_is_one_object },
+	{ "private mappings and pins are refused", private_mappings_and_pins_are_refused },
+	{ "a full node raises SIGBUS, and pages given back come again", a_full_node_raises_sigbus },
+	{ "hostile ioctls are refused", hostile_calls_are_refused },
+	{ "with ordinary memory exhausted, no page comes from the node", exhausted_memory_stays_out },
+	{ "unplugging the device takes its pages from a process", unplugging_takes_the_pages },
+};
+
+static int leave_marks(void)
+{
+	int fd = open(device, O_RDWR);
+	unsigned char *pages = map(fd, PAGES);
+
+	if (pages == MAP_FAILED)
+		return 1;
+	for (unsigned long p = 0; p < PAGES; p++)
+		sprintf((char *)pages + p * PAGE, "written by a process to page %02lu\n", p);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	const int count = sizeof(cases) / sizeof(*cases);
+	int failed = 0;
+
+	if (argc < 2)
+		return 2;
+	device = argv[1];
+	if (argc == 2)
+		return leave_marks();
+	pci_address = argv[2];
+	signal(SIGBUS, bus_error);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	printf("KTAP version 1\n1..%d\n", count);
+	for (int i = 0; i < count; i++) {
+		bool ok = cases[i].run();
+
+		if (!ok)
+			printf("# failed: %s (errno %d)\n", why, errno);
+		printf("%s %d %s\n", ok ? "ok" : "not ok", i + 1, cases[i].name);
+		failed += !ok;
+	}
+	return failed != 0;
+}

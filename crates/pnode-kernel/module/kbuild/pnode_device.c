@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/* The module's registry, and device memory as nodes of it: with an id, a character device and a debugfs file. */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/debugfs.h>
+#include <linux/delay.h>
+#include <linux/idr.h>
+#include <linux/module.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+
+#include "pnode.h"
+#include "pnode_linux.h"
+#include "pnode_module.h"
+
+/* Node 0 stands for the kernel's own memory. */
+#define PNODE_FIRST_ID 1
+#define PNODE_NODES 64
+
+struct pnode_device {
+	struct device *parent;
+	u32 id;
+	struct pnode_node *node;
+	struct pnode_chardev *chardev;
+	struct dentry *debugfs;
+};
+
+static struct pnode_space *pnode_space;
+static DEFINE_IDA(pnode_ids);
+static struct dentry *pnode_debugfs;
+
+static int pnode_state_show(struct seq_file *seq, void *unused)
+{
+	struct pnode_device *device = seq->private;
+	struct pnode_stats stats;
+	int rc = pnode_stats(device->node, &stats);
+
+	if (rc)
+		return rc;
+	seq_printf(seq, "device     %s\n", dev_name(device->parent));
+	seq_printf(seq, "first_pfn  %#llx\n", stats.first_pfn);
+	seq_printf(seq, "managed    %llu\n", stats.managed_frames);
+	seq_printf(seq, "free       %llu\n", stats.free_frames);
+	seq_printf(seq, "used       %llu\n", stats.used_frames);
+	seq_printf(seq, "references %u\n", stats.references);
+	seq_printf(seq, "state      %s\n", stats.draining ? "draining" : "online");
+	seq_printf(seq, "audit      %s\n", pnode_audit(device->node) ? "INCONSISTENT" : "ok");
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(pnode_state);
+
+struct pnode_device *pnode_device_add(struct device *parent, const struct pnode_range *range, u32 class, u32 features)
+{
+	struct pnode_device *device = kzalloc(sizeof(*device), GFP_KERNEL);
+	char name[16];
+	int rc;
+
+	if (!device)
+		return ERR_PTR(-ENOMEM);
+	device->parent = parent;
+
+	rc = ida_alloc_range(&pnode_ids, PNODE_FIRST_ID, PNODE_NODES - 1, GFP_KERNEL);
+	if (rc < 0)
+		goto err_free;
+	device->id = rc;
+
+	rc = pnode_node_register(pnode_space, device->id, class, features, range, &device->node);
+	if (rc)
+		goto err_id;
+
+	device->chardev = pnode_chardev_add(parent, device->id, device->node);
+	if (IS_ERR(device->chardev)) {
+		rc = PTR_ERR(device->chardev);
+		goto err_node;
+	}
+
+	snprintf(name, sizeof(name), "node%u", device->id);
+	device->debugfs = debugfs_create_file(name, 0400, pnode_debugfs, device, &pnode_state_fops);
+	dev_info(parent, "private node %u: %llu frames from pfn %#llx\n", device->id, range->frames, range->first_pfn);
+	return device;
+
+err_node:
+	/* Nobody but us has seen the node. */
+	WARN_ON(pnode_node_unregister(device->node));
+err_id:
+	ida_free(&pnode_ids, device->id);
+err_free:
+	kfree(device);
+	return ERR_PTR(rc);
+}
+EXPORT_SYMBOL_GPL(pnode_device_add);
+
+void pnode_device_remove(struct pnode_device *device)
+{
+	unsigned int tries = 0;
+	int rc;
+
+	/* Both wait for callers that are inside. */
+	debugfs_remove(device->debugfs);
+	pnode_chardev_remove(device->chardev);
+	while ((rc = pnode_node_unregister(device->node)) == -EBUSY) {
+		if (tries++ % 500 == 0)
+			dev_warn(device->parent, "node %u waits for kernel clients to give frames and grants back\n",
+				 device->id);
+		msleep(20);
+	}
+	WARN_ON(rc);
+	ida_free(&pnode_ids, device->id);
+	kfree(device);
+}
+EXPORT_SYMBOL_GPL(pnode_device_remove);
+
+struct pnode_node *pnode_device_node(struct pnode_device *device)
+{
+	return device->node;
+}
+EXPORT_SYMBOL_GPL(pnode_device_node);
+
+u32 pnode_device_id(struct pnode_device *device)
+{
+	return device->id;
+}
+EXPORT_SYMBOL_GPL(pnode_device_id);
+
+int pnode_service_grant(u32 id, u32 reason, struct pnode_grant **grant)
+{
+	return pnode_grant_ask(pnode_space, id, reason, grant);
+}
+EXPORT_SYMBOL_GPL(pnode_service_grant);
+
+int pnode_devices_init(void)
+{
+	int rc = pnode_space_create(PNODE_NODES, &pnode_space);
+
+	if (!rc)
+		pnode_debugfs = debugfs_create_dir(KBUILD_MODNAME, NULL);
+	return rc;
+}
+
+void pnode_devices_exit(void)
+{
+	debugfs_remove(pnode_debugfs);
+	WARN_ON(pnode_space_destroy(pnode_space));
+	ida_destroy(&pnode_ids);
+}
+
+/* The Rust half's functions for clients with a node or a grant. */
+EXPORT_SYMBOL_GPL(pnode_node_grant);
+EXPORT_SYMBOL_GPL(pnode_grant_put);
+EXPORT_SYMBOL_GPL(pnode_alloc);
+EXPORT_SYMBOL_GPL(pnode_free);
+EXPORT_SYMBOL_GPL(pnode_address);
+EXPORT_SYMBOL_GPL(pnode_stats);
