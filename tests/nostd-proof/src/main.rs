@@ -6,13 +6,20 @@
 #![no_main]
 
 mod codecs;
+mod frames;
 mod gate;
 mod host;
+mod kernel;
 
 /// A part: the crate that it proves, and what it does with it.
 type Part = (&'static str, fn() -> Result<(), &'static str>);
 
-const PARTS: [Part; 2] = [("pnode-core", gate::run), ("pnode-compress", codecs::run)];
+const PARTS: [Part; 4] = [
+    ("pnode-core", gate::run),
+    ("pnode-buddy", frames::run),
+    ("pnode-compress", codecs::run),
+    ("pnode-kernel", kernel::run),
+];
 
 extern "C" fn start() -> ! {
     for (name, part) in PARTS {
