@@ -17,13 +17,16 @@ pub mod distance;
 pub mod frame;
 pub mod grant;
 pub mod node;
+pub mod oom;
 pub mod ops;
 pub mod page;
 pub mod policy;
+pub mod reclaim;
 pub mod registry;
 pub mod request;
 pub mod small;
 pub mod sync;
+pub mod tier;
 pub mod watermark;
 
 pub use addr::{FrameRange, Order, OrderTooLarge, PageSize, Pfn, RangeError};
@@ -45,4 +48,5 @@ pub use registry::{
 };
 pub use request::{Contents, Depth, Fallback, Request};
 pub use small::WordZone;
+pub use tier::{Tier, TierSlot, Tiers};
 pub use watermark::{WatermarkError, Watermarks};

@@ -219,6 +219,17 @@ impl<'m, Z: FrameZone, L: RawLock> NodeHandle<'m, Z, L> {
         Ok(())
     }
 
+    /// What a range keeps back.
+    ///
+    /// # Errors
+    ///
+    /// [`OfflineError::Stale`] or [`OfflineError::UnknownRange`].
+    pub fn watermarks(&self, range: FrameRange) -> Result<Watermarks, OfflineError> {
+        let admin = self.nodes.admin.lock();
+        let (slot, _) = self.find(range, &admin)?;
+        Ok(slot.watermarks())
+    }
+
     /// The spans of the node's ranges, in the order in which a grant walks them: by zone slot, which is the order they
     /// came online in as long as none went.
     pub fn ranges(&self, mut visit: impl FnMut(FrameRange)) {

@@ -3,9 +3,10 @@
 use core::fmt;
 
 use crate::const_fn;
-use crate::frame::FrameZone;
+use crate::frame::{FrameZone, MigrateType};
 use crate::node::{Features, Generation, MemoryClass, NodeId, NodeMask, Word};
 use crate::ops::Service;
+use crate::request::Depth;
 use crate::sync::{AtomicU16, AtomicU64, Ordering, Published};
 use crate::watermark::Watermarks;
 
@@ -94,9 +95,12 @@ pub struct ZoneSlot<'m, Z> {
     pub(super) source: Published<'m, Z>,
     /// The next zone of the same node.
     pub(super) next: AtomicU16,
+    /// The lowmem reserve is counted in here, so that the common request reads one number.
     pub(super) min: AtomicU64,
+    /// As `min`.
     pub(super) low: AtomicU64,
     pub(super) high: AtomicU64,
+    pub(super) lowmem: AtomicU64,
 }
 
 impl<Z> ZoneSlot<'_, Z> {
@@ -110,6 +114,7 @@ impl<Z> ZoneSlot<'_, Z> {
                 min: AtomicU64::new(0),
                 low: AtomicU64::new(0),
                 high: AtomicU64::new(0),
+                lowmem: AtomicU64::new(0),
             }
         }
     }
@@ -124,11 +129,22 @@ impl<Z> ZoneSlot<'_, Z> {
         self.word.store(word.0, Ordering::Release);
     }
 
-    /// The watermarks are three words: a reader may see old and new ones mixed, which shifts a reserve for a moment.
+    /// The watermarks are four words: a reader may see old and new ones mixed, which shifts a reserve for a moment.
     pub(super) fn set_watermarks(&self, marks: Watermarks) {
-        self.min.store(marks.min(), Ordering::Relaxed);
-        self.low.store(marks.low(), Ordering::Relaxed);
+        let movable = |depth| marks.kept_back(depth, MigrateType::Movable);
+        self.min.store(movable(Depth::Min), Ordering::Relaxed);
+        self.low.store(movable(Depth::Low), Ordering::Relaxed);
         self.high.store(marks.high(), Ordering::Relaxed);
+        self.lowmem.store(marks.lowmem_reserve(), Ordering::Relaxed);
+    }
+
+    /// What [`ZoneSlot::set_watermarks`] stored, for a holder of the registry's lock.
+    pub(super) fn watermarks(&self) -> Watermarks {
+        let lowmem = self.lowmem.load(Ordering::Relaxed);
+        let mark = |word: &AtomicU64| word.load(Ordering::Relaxed).saturating_sub(lowmem);
+        let high = self.high.load(Ordering::Relaxed);
+        let marks = Watermarks::new(mark(&self.min), mark(&self.low), high);
+        marks.and_then(|marks| marks.with_lowmem_reserve(lowmem)).unwrap_or_default()
     }
 }
 
