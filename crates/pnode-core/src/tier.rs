@@ -69,7 +69,8 @@ impl TierSlot {
 /// # let nodes = Nodes::new(storage.slots(), Distances::uniform(2)?)?;
 /// # let zones = [0, 16].map(|pfn| WordZone::new(FrameRange::new(Pfn::new(pfn), 16).unwrap()).unwrap());
 /// # nodes.ordinary(NodeId::new(0)?, MemoryClass::DRAM)?.online(&zones[0])?;
-/// let far = nodes.register(NodeId::new(1)?, Private::class(MemoryClass::FAR), Features::RECLAIM | Features::DEMOTION)?;
+/// let doors = Features::RECLAIM | Features::DEMOTION | Features::PROMOTION;
+/// let far = nodes.register(NodeId::new(1)?, Private::class(MemoryClass::FAR), doors)?;
 /// far.online(&zones[1])?;
 /// let mut slots = [TierSlot::EMPTY; 2];
 /// let mut tiers = Tiers::new(&mut slots);
