@@ -384,7 +384,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             Depth::Min => slot.min.load(Ordering::Relaxed),
             Depth::Emergency => 0,
         };
-        if kept > 0 && keeps_back(slot, source, kept, request) {
+        if kept > 0 && keeps_back(slot, kept, request) {
             return Err(Missed::KeptBack);
         }
         let pfn = source.alloc(order, request.migrate_type()).map_err(|_| Missed::Passed)?;
@@ -441,12 +441,13 @@ fn descend(request: &Request<'_>, mut walk: impl FnMut(Depth) -> Result<Frame, M
     }
 }
 
-/// Whether `source` has no more to spare than the `kept` frames, of which the lowmem reserve is open to the unmovable.
+/// Whether the zone has no more to spare than the `kept` frames, of which the lowmem reserve is open to the unmovable.
 #[cold]
-fn keeps_back<Z: FrameZone>(slot: &ZoneSlot<'_, Z>, source: &Z, kept: u64, request: &Request<'_>) -> bool {
+fn keeps_back<Z: FrameZone>(slot: &ZoneSlot<'_, Z>, kept: u64, request: &Request<'_>) -> bool {
     let open = match request.migrate_type() {
         MigrateType::Unmovable => slot.lowmem.load(Ordering::Relaxed),
         MigrateType::Movable | MigrateType::Huge => 0,
     };
-    source.free_frames() < kept.saturating_sub(open).saturating_add(request.block_order().frames())
+    let wanted = kept.saturating_sub(open).saturating_add(request.block_order().frames());
+    slot.source.get().is_none_or(|source| source.free_frames() < wanted)
 }
