@@ -17,5 +17,6 @@ compile_error!("`--cfg loom` needs `--features loom`: run the models as CONTRIBU
 
 pub mod codec;
 pub mod cram;
+pub mod device;
 pub mod memory;
 pub mod store;

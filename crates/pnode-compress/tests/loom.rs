@@ -1,2 +1,350 @@
-//! Loom models.
+//! Models of every protocol of the store and of compressed RAM, at the smallest size that still has the race.
+//!
+//! loom cannot see the pool's plain bytes, so the memory of these models has a cell for each granule, which each access
+//! touches: two accesses without an order between them are reported.
 #![cfg(loom)]
+
+use std::ptr::NonNull;
+
+use loom::sync::Arc;
+use loom::thread;
+use pnode_compress::codec::Scratch;
+use pnode_compress::cram::{Bound, Cram, Curve, FaultError, Medium, ReadError, Resident, Usage, WriteError};
+use pnode_compress::memory::{FrameMemory, PageBytes};
+use pnode_compress::store::{Config, LoadError, RemoveError, Shard, Slot, Store, WriteBack};
+use pnode_core::sync::{AtomicBool, AtomicU64, Ordering, UnsafeCell};
+use pnode_core::{FrameError, FrameRange, FrameSource, FreeError, MigrateType, Order, PageSize, Pfn};
+
+const PAGE: usize = 4096;
+
+/// Words that no entry holds, so that their pages are objects of eight bytes: one granule each.
+const A: u64 = 0x8123_4567_89ab_cdef;
+const B: u64 = 0x8fed_cba9_8765_4321;
+
+fn page(word: u64) -> Vec<u8> {
+    word.to_ne_bytes().repeat(PAGE / 8)
+}
+
+/// One block of memory, and a cell for each of its first granules.
+struct Block {
+    base: NonNull<PageBytes>,
+    taken: AtomicBool,
+    cells: Vec<UnsafeCell<()>>,
+}
+
+// SAFETY: the pages are leaked and not touched but through the store.
+unsafe impl Send for Block {}
+// SAFETY: as above; loom checks the cells.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn new() -> Self {
+        thread_local!(static PAGES: NonNull<PageBytes> = NonNull::from(vec![PageBytes::ZEROED; 4].leak()).cast());
+        let cells = (0..4).map(|_| UnsafeCell::new(())).collect();
+        Self { base: PAGES.with(|pages| *pages), taken: AtomicBool::new(false), cells }
+    }
+}
+
+impl FrameSource for Block {
+    fn alloc(&self, order: Order, _: MigrateType) -> Result<Pfn, FrameError> {
+        let free = !self.taken.swap(true, Ordering::Acquire);
+        if free { Ok(Pfn::new(0)) } else { Err(FrameError::Exhausted { order }) }
+    }
+
+    fn free(&self, _: Pfn, _: Order) -> Result<(), FreeError> {
+        self.taken.store(false, Ordering::Release);
+        Ok(())
+    }
+}
+
+// SAFETY: the pages stay where they are for ever, and one holder at a time has them; models run one after the other in a
+// thread of their own.
+unsafe impl FrameMemory for Block {
+    fn page_size(&self) -> PageSize {
+        PageSize::KIB4
+    }
+
+    fn address(&self, frames: FrameRange) -> Option<NonNull<u8>> {
+        (frames.end().get() <= 4).then_some(self.base.cast())
+    }
+
+    fn watch(&self, _: FrameRange, offset: usize) -> Option<&UnsafeCell<()>> {
+        self.cells.get(offset / 32)
+    }
+}
+
+/// A store of one block and four slots, which lives until the model ends.
+struct World {
+    store: &'static Store<'static, Block>,
+}
+
+const CONFIG: Config = Config::new(4, 1);
+
+impl World {
+    fn new() -> Self {
+        let words: Vec<AtomicU64> = (0..CONFIG.words().unwrap()).map(|_| AtomicU64::new(0)).collect();
+        let shards = Box::leak(Box::new([Shard::new()]));
+        let store = Store::new(CONFIG, Block::new(), words.leak(), shards).unwrap();
+        Self { store: Box::leak(Box::new(store)) }
+    }
+}
+
+fn put(store: &Store<'_, Block>, slot: u32, word: u64) {
+    let (mut scratch, mut buffer) = (Box::new(Scratch::new()), vec![0; PAGE]);
+    store.worker(0, &mut scratch, &mut buffer).unwrap().store(Slot::new(slot), &page(word)).unwrap();
+}
+
+/// The word in a slot.
+fn get(store: &Store<'_, Block>, slot: u32) -> Option<u64> {
+    let (mut scratch, mut buffer, mut out) = (Box::new(Scratch::new()), vec![0; PAGE], vec![0; PAGE]);
+    match store.worker(0, &mut scratch, &mut buffer).unwrap().load(Slot::new(slot), &mut out) {
+        Ok(()) => Some(u64::from_ne_bytes(out[..8].try_into().unwrap())),
+        Err(LoadError::NotStored { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn model(bound: usize, f: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(bound);
+    builder.check(f);
+}
+
+#[test]
+fn a_load_sees_the_page_or_none_while_its_granule_is_freed_and_used_again() {
+    model(3, || {
+        let World { store } = World::new();
+        put(store, 0, A);
+        let reader = thread::spawn(move || get(store, 0));
+        store.remove(Slot::new(0)).unwrap();
+        put(store, 1, B);
+        assert!(matches!(reader.join().unwrap(), None | Some(A)));
+        assert_eq!((get(store, 0), get(store, 1)), (None, Some(B)));
+        store.audit().unwrap();
+    });
+}
+
+#[test]
+fn a_load_sees_the_old_page_or_the_new_while_it_is_replaced() {
+    model(2, || {
+        let World { store } = World::new();
+        put(store, 0, A);
+        let reader = thread::spawn(move || (get(store, 0), get(store, 0)));
+        let (mut scratch, mut buffer) = (Box::new(Scratch::new()), vec![0; PAGE]);
+        let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+        let replaced = worker.store(Slot::new(0), &page(B)).is_ok();
+        let seen = reader.join().unwrap();
+        assert!(matches!(seen, (Some(A), Some(A | B)) | (Some(B), Some(B))), "{seen:?}");
+        assert_eq!(get(store, 0), Some(if replaced { B } else { A }));
+        store.audit().unwrap();
+    });
+}
+
+#[test]
+fn what_is_freed_from_elsewhere_is_never_lost_to_the_shard() {
+    model(2, || {
+        let World { store } = World::new();
+        put(store, 0, A);
+        put(store, 1, A);
+        let other = thread::spawn(move || store.remove(Slot::new(0)).unwrap());
+        store.remove(Slot::new(1)).unwrap();
+        put(store, 2, B);
+        other.join().unwrap();
+        store.audit().unwrap();
+        assert_eq!(get(store, 2), Some(B));
+        store.remove(Slot::new(2)).unwrap();
+        assert_eq!(store.trim(1), 1, "the block is empty, and the shard must know");
+        store.audit().unwrap();
+    });
+}
+
+#[test]
+fn of_two_removals_one_succeeds_even_while_the_page_is_read() {
+    model(2, || {
+        let World { store } = World::new();
+        put(store, 0, A);
+        let reader = thread::spawn(move || get(store, 0));
+        let other = thread::spawn(move || store.remove(Slot::new(0)));
+        let here = store.remove(Slot::new(0));
+        let there = other.join().unwrap();
+        assert!(matches!(reader.join().unwrap(), None | Some(A)));
+        assert!(here.is_ok() != there.is_ok(), "{here:?} {there:?}");
+        assert!(matches!(here.and(there), Err(RemoveError::NotStored { .. })));
+        store.audit().unwrap();
+    });
+}
+
+#[test]
+fn a_page_that_is_written_back_is_removed_only_if_nobody_uses_it() {
+    model(2, || {
+        let World { store } = World::new();
+        put(store, 0, A);
+        let reader = thread::spawn(move || get(store, 0));
+        let (mut scratch, mut buffer) = (Box::new(Scratch::new()), vec![0; PAGE]);
+        let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+        let swept = worker.write_back(0..1, 0, |_, _, bytes| {
+            assert_eq!(bytes, A.to_ne_bytes());
+            WriteBack::Written
+        });
+        put(store, 1, B);
+        let seen = reader.join().unwrap();
+        let left = get(store, 0);
+        assert_eq!(left.is_none(), swept.done == 1);
+        assert!(seen == Some(A) || left.is_none(), "{seen:?} {left:?}");
+        store.audit().unwrap();
+    });
+}
+
+/// A medium of one frame that notices when two threads use it without an order between them.
+struct Frame {
+    cell: Arc<Contents>,
+}
+
+struct Contents(UnsafeCell<u64>);
+
+// SAFETY: loom checks the accesses.
+unsafe impl Sync for Contents {}
+// SAFETY: as above.
+unsafe impl Send for Contents {}
+
+impl Medium for Frame {
+    fn page_size(&self) -> PageSize {
+        PageSize::KIB4
+    }
+
+    fn write(&mut self, _: u32, page: &[u8]) -> Result<(), WriteError> {
+        let word = u64::from_ne_bytes(page[..8].try_into().unwrap());
+        self.cell.0.with_mut(|cell| {
+            // SAFETY: loom checks that nobody else accesses the cell.
+            unsafe { *cell = word }
+        });
+        Ok(())
+    }
+
+    fn read(&mut self, _: u32, page: &mut [u8]) -> Result<(), ReadError> {
+        let word = self.cell.0.with(|cell| {
+            // SAFETY: loom checks that nobody writes the cell meanwhile.
+            unsafe { *cell }
+        });
+        page[..8].copy_from_slice(&word.to_ne_bytes());
+        Ok(())
+    }
+
+    fn discard(&mut self, _: u32) {
+        self.cell.0.with_mut(|cell| {
+            // SAFETY: loom checks that nobody else accesses the cell.
+            unsafe { *cell = 0 }
+        });
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { used: 0, physical: 1 }
+    }
+}
+
+fn cram() -> (&'static Cram<'static>, impl Fn() -> Frame + Clone + Send + 'static) {
+    let words: Vec<AtomicU64> = (0..Cram::words(1)).map(|_| AtomicU64::new(0)).collect();
+    let cram = Box::leak(Box::new(Cram::new(1, Curve::DEFAULT, words.leak()).unwrap()));
+    let cell = Arc::new(Contents(UnsafeCell::new(0)));
+    (cram, move || Frame { cell: cell.clone() })
+}
+
+/// Tries once to promote the page; the word it held.
+fn promote(cram: &'static Cram<'static>, frame: Frame, page: Resident) -> Option<u64> {
+    let mut handler = cram.handler(frame);
+    let mut out = vec![0; PAGE];
+    match handler.write_fault(page) {
+        Ok(promotion) => {
+            promotion.copy_to(&mut out).unwrap().finish();
+            Some(u64::from_ne_bytes(out[..8].try_into().unwrap()))
+        }
+        Err(FaultError::Retry(_) | FaultError::Stale(_)) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn of_racing_writers_one_wins_and_the_frame_can_be_filled_again() {
+    model(3, || {
+        let (cram, frame) = cram();
+        let resident = cram.handler(frame()).demote(&page(A)).unwrap();
+        let there = {
+            let frame = frame();
+            thread::spawn(move || promote(cram, frame, resident))
+        };
+        let here = promote(cram, frame(), resident);
+        // The next page may come in as soon as the frame is free, while the loser still looks at it.
+        let mut handler = cram.handler(frame());
+        let next = handler.demote(&page(B)).ok();
+        let there = there.join().unwrap();
+        assert!(matches!((here, there), (Some(A), None) | (None, Some(A))), "{here:?} {there:?}");
+        if let Some(next) = next {
+            let mut out = vec![0; PAGE];
+            handler.read(next, &mut out).unwrap();
+            assert_eq!(out[..8], B.to_ne_bytes());
+        }
+    });
+}
+
+#[test]
+fn a_node_is_not_finished_while_a_page_comes_in() {
+    model(3, || {
+        let (cram, frame) = cram();
+        let demoter = {
+            let frame = frame();
+            thread::spawn(move || cram.handler(frame).demote(&page(A)).is_ok())
+        };
+        cram.close().unwrap();
+        let finished = cram.finish().is_ok();
+        let came_in = demoter.join().unwrap();
+        assert!(!(finished && came_in), "a page is in a node that is gone");
+        assert_eq!(cram.finish().is_ok(), !finished && !came_in);
+    });
+}
+
+#[test]
+fn the_bound_is_never_below_what_the_device_uses() {
+    model(3, || {
+        let device = Arc::new(AtomicU64::new(0));
+        let bound = Arc::new(Bound::new(0));
+        let writer = {
+            let (device, bound) = (device.clone(), bound.clone());
+            thread::spawn(move || {
+                let announced = bound.announce(10, 100).unwrap();
+                // The write turned out to take less than was announced.
+                device.fetch_add(7, Ordering::AcqRel);
+                announced.landed();
+            })
+        };
+        let reader = {
+            let (device, bound) = (device.clone(), bound.clone());
+            thread::spawn(move || bound.refresh(|| device.load(Ordering::Acquire)))
+        };
+        // Nothing is freed, so what was true before the bound is read must be within it.
+        let truth = device.load(Ordering::Acquire);
+        assert!(bound.bytes() >= truth, "{} is below {truth}", bound.bytes());
+        writer.join().unwrap();
+        reader.join().unwrap();
+        assert!(bound.bytes() >= device.load(Ordering::Acquire));
+        // A free makes itself felt with the next reading.
+        device.fetch_sub(2, Ordering::AcqRel);
+        assert!(bound.bytes() >= 5);
+        bound.refresh(|| device.load(Ordering::Acquire));
+        assert_eq!(bound.bytes(), 5);
+    });
+}
+
+#[test]
+fn two_who_announce_do_not_pass_the_limit_together() {
+    model(3, || {
+        let bound = Arc::new(Bound::new(0));
+        let other = {
+            let bound = bound.clone();
+            thread::spawn(move || bound.announce(6, 10).map(|announced| announced.landed()).is_some())
+        };
+        let here = bound.announce(6, 10).map(|announced| announced.landed()).is_some();
+        let there = other.join().unwrap();
+        assert!(here != there);
+        assert_eq!(bound.bytes(), 6);
+    });
+}

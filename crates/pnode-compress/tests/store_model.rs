@@ -107,23 +107,23 @@ fn config_page(config: Config) -> usize {
 
 #[test]
 fn one_worker_agrees_with_the_model() {
-    run(Config::new(300, 16), 4 * 16, 1, 12_000, 1);
+    run(Config::new(300, 16), 4 * 16, 1, 4_000, 1);
 }
 
 #[test]
 fn several_shards_and_no_checksums_agree_with_the_model() {
-    run(Config::new(300, 16).checksums(Checksums::Off), 4 * 16, 3, 8_000, 2);
+    run(Config::new(300, 16).checksums(Checksums::Off), 4 * 16, 3, 3_000, 2);
 }
 
 #[test]
 fn large_pages_in_large_blocks_agree_with_the_model() {
-    run(Config::new(60, 4).page(PageSize::KIB64).block(BlockSize::KIB128), 32 * 4, 2, 1_500, 3);
-    run(Config::new(300, 4).block(BlockSize::KIB64), 16 * 4, 1, 4_000, 4);
+    run(Config::new(60, 4).page(PageSize::KIB64).block(BlockSize::KIB128), 32 * 4, 2, 400, 3);
+    run(Config::new(300, 4).block(BlockSize::KIB64), 16 * 4, 1, 2_000, 4);
 }
 
 #[test]
 fn frames_that_run_out_before_blocks_are_refused_cleanly() {
-    run(Config::new(300, 40), 4 * 14 + 3, 2, 4_000, 5);
+    run(Config::new(300, 40), 4 * 14 + 3, 2, 2_000, 5);
 }
 
 #[test]

@@ -10,6 +10,8 @@
 //!                   freed
 //! ```
 //!
+//! A free frame may also be put into the balloon, and come back from there.
+//!
 //! A word also counts how often its frame was filled, so a [`Resident`] that was kept too long is noticed.
 
 use core::fmt;
@@ -27,6 +29,9 @@ pub struct Resident {
 }
 
 impl Resident {
+    /// A name that no page has: to fill lists with.
+    pub const NOBODY: Self = Self { frame: u32::MAX, filling: 0 };
+
     /// The number of the advertised frame.
     pub const fn frame(self) -> u32 {
         self.frame
@@ -77,6 +82,7 @@ pub(crate) enum State {
     Resident = 2,
     Promoting = 3,
     Freeing = 4,
+    Ballooned = 5,
 }
 
 impl State {
@@ -86,7 +92,8 @@ impl State {
             1 => Self::Filling,
             2 => Self::Resident,
             3 => Self::Promoting,
-            _ => Self::Freeing,
+            4 => Self::Freeing,
+            _ => Self::Ballooned,
         }
     }
 }
@@ -197,12 +204,23 @@ impl<'m> Frames<'m> {
         self.taken[page.frame as usize / 64].fetch_and(!(1 << (page.frame % 64)), Ordering::Release);
     }
 
+    /// The first frame in the balloon, from frame `from` on.
+    pub(crate) fn ballooned_from(&self, from: u32) -> Option<Resident> {
+        (from..self.count()).find_map(|frame| {
+            let now = self.states[frame as usize].load(Ordering::Relaxed);
+            (State::of(now) == State::Ballooned).then_some(Resident { frame, filling: filling(now) })
+        })
+    }
+
+    /// The page that is resident in a frame.
+    pub(crate) fn resident_at(&self, frame: u32) -> Option<Resident> {
+        let now = self.states.get(frame as usize)?.load(Ordering::Acquire);
+        (State::of(now) == State::Resident).then_some(Resident { frame, filling: filling(now) })
+    }
+
     /// The first page that is resident in frame `from` or a later one.
     pub(crate) fn resident_from(&self, from: u32) -> Option<Resident> {
-        (from..self.count()).find_map(|frame| {
-            let now = self.states[frame as usize].load(Ordering::Acquire);
-            (State::of(now) == State::Resident).then_some(Resident { frame, filling: filling(now) })
-        })
+        (from..self.count()).find_map(|frame| self.resident_at(frame))
     }
 }
 

@@ -4,18 +4,21 @@ use core::fmt;
 
 use super::error::{DemoteError, FaultError, Retry};
 use super::frames::{Resident, Stale, State, Turned};
-use super::medium::{Medium, ReadError, WriteError};
+use super::medium::{Medium, ReadError, TrimFailed, WriteError};
 use super::{Cram, Event};
 
 /// One thread's way to a [`Cram`].
 pub struct Handler<'c, 'm, M: Medium> {
     cram: &'c Cram<'m>,
     medium: M,
+    /// Pages whose frames are to be trimmed, in the first `waiting` places. Until then they are being freed.
+    deferred: &'c mut [Resident],
+    waiting: usize,
 }
 
 impl<'c, 'm, M: Medium> Handler<'c, 'm, M> {
-    pub(super) fn new(cram: &'c Cram<'m>, medium: M) -> Self {
-        Self { cram, medium }
+    pub(super) fn new(cram: &'c Cram<'m>, medium: M, deferred: &'c mut [Resident]) -> Self {
+        Self { cram, medium, deferred, waiting: 0 }
     }
 
     /// The service.
@@ -47,7 +50,11 @@ impl<'c, 'm, M: Medium> Handler<'c, 'm, M> {
         if page.len() != size.bytes() {
             return Err(DemoteError::PageLength { bytes: page.len(), page: size });
         }
-        let resident = self.cram.admit(self.medium.usage())?;
+        let mut resident = self.cram.admit(self.medium.usage());
+        if resident == Err(DemoteError::NoFrame) && self.flush() > 0 {
+            resident = self.cram.admit(self.medium.usage());
+        }
+        let resident = resident?;
         match self.medium.write(resident.frame(), page) {
             Ok(()) => {
                 // The frame is ours while it is being filled, so the turn cannot fail.
@@ -57,6 +64,7 @@ impl<'c, 'm, M: Medium> Handler<'c, 'm, M> {
             Err(error) => {
                 // The destination was not used: scrubbed, as whatever the attempt left there costs memory.
                 self.medium.discard(resident.frame());
+                self.cram.note(Event::Zeroed);
                 self.cram.vacate(resident);
                 Err(match error {
                     WriteError::Full => DemoteError::Full,
@@ -152,10 +160,47 @@ impl<'c, 'm, M: Medium> Handler<'c, 'm, M> {
         })
     }
 
-    /// Makes the frame of a page that is being freed cost nothing, and gives it back.
+    /// Makes the frame of a page that is being freed cost nothing, and gives it back; later, if there is room to wait.
     fn scrub(&mut self, page: Resident) {
-        self.medium.discard(page.frame());
-        self.cram.vacate(page);
+        match self.deferred.get_mut(self.waiting) {
+            Some(place) => {
+                *place = page;
+                self.waiting += 1;
+            }
+            None => {
+                self.medium.discard(page.frame());
+                self.cram.note(Event::Zeroed);
+                self.cram.vacate(page);
+            }
+        }
+    }
+
+    /// Trims the frames of the pages that were freed since the last call, and gives them back. Returns how many.
+    ///
+    /// If the medium does not trim them, each is discarded. Dropping the handler flushes too, so nothing is forgotten.
+    pub fn flush(&mut self) -> usize {
+        let pages = &self.deferred[..self.waiting];
+        if pages.is_empty() {
+            return 0;
+        }
+        let event = match self.medium.trim(pages) {
+            Ok(()) => Event::Trimmed,
+            Err(TrimFailed) => {
+                pages.iter().for_each(|page| self.medium.discard(page.frame()));
+                Event::Zeroed
+            }
+        };
+        for page in pages {
+            self.cram.note(event);
+            self.cram.vacate(*page);
+        }
+        core::mem::take(&mut self.waiting)
+    }
+}
+
+impl<M: Medium> Drop for Handler<'_, '_, M> {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 
@@ -219,8 +264,7 @@ impl<M: Medium> Copied<'_, '_, '_, M> {
         // Only the owner of the promotion turns it, so this succeeds.
         if handler.cram.frames.turn(page, State::Promoting, State::Freeing).is_ok() {
             handler.cram.note(Event::Promoted);
-            handler.medium.discard(page.frame());
-            handler.cram.vacate(page);
+            handler.scrub(page);
         }
     }
 }

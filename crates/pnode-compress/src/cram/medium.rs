@@ -5,6 +5,7 @@ use core::fmt;
 use pnode_core::PageSize;
 use pnode_core::sync::RawLock;
 
+use super::Resident;
 use crate::memory::FrameMemory;
 use crate::store::{LoadError, Slot, StoreError, Worker};
 
@@ -30,8 +31,20 @@ pub trait Medium {
     /// [`ReadError`] if the page is not what was written.
     fn read(&mut self, frame: u32, page: &mut [u8]) -> Result<(), ReadError>;
 
-    /// Makes an advertised frame cost nothing: its page is of no use any more.
+    /// Makes an advertised frame cost nothing, at once and without fail: its page is of no use any more.
+    ///
+    /// A device that compresses gets zeroes from the processor.
     fn discard(&mut self, frame: u32);
+
+    /// Makes the frames of several pages cost nothing, in the cheapest way there is: a device's trim command.
+    ///
+    /// # Errors
+    ///
+    /// [`TrimFailed`] if some may still cost something; the service then discards each of them.
+    fn trim(&mut self, pages: &[Resident]) -> Result<(), TrimFailed> {
+        pages.iter().for_each(|page| self.discard(page.frame()));
+        Ok(())
+    }
 
     /// The physical memory in use and in all.
     fn usage(&self) -> Usage;
@@ -45,6 +58,18 @@ pub struct Usage {
     /// In all.
     pub physical: u64,
 }
+
+/// A trim that was not carried out, or not in full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrimFailed;
+
+impl fmt::Display for TrimFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the device did not trim the frames; overwrite them with zeroes")
+    }
+}
+
+impl core::error::Error for TrimFailed {}
 
 /// Why a page was not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

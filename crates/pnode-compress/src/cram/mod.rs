@@ -63,23 +63,29 @@
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 
+mod balloon;
+mod bound;
 mod error;
 mod frames;
 mod handler;
+mod limit;
 mod medium;
 mod pressure;
 
+pub use balloon::{Balloon, BalloonStep, Rung};
+pub use bound::{Announced, Bound};
 pub use error::{DemoteError, FaultError, LifeError, Retry};
 pub use frames::{Resident, Stale};
 pub use handler::{Copied, Handler, Promotion};
-pub use medium::{Medium, ReadError, Usage, WriteError};
+pub use limit::RateLimit;
+pub use medium::{Medium, ReadError, TrimFailed, Usage, WriteError};
 pub use pressure::{Curve, CurveError, Pressure};
 
 use core::fmt;
 
 use pnode_core::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
-use frames::Frames;
+use frames::{Frames, State};
 
 /// Where a compressed node is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +109,7 @@ pub struct Cram<'m> {
     /// What the curve said last.
     seen: AtomicU32,
     occupied: AtomicU64,
+    ballooned: AtomicU64,
     counters: [AtomicU64; COUNTERS],
 }
 
@@ -134,9 +141,11 @@ pub(crate) enum Event {
     Retried,
     Freed,
     Poisoned,
+    Trimmed,
+    Zeroed,
 }
 
-const COUNTERS: usize = Event::Poisoned as usize + 1;
+const COUNTERS: usize = Event::Zeroed as usize + 1;
 
 /// What a service has done since it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -156,6 +165,10 @@ pub struct CramStats {
     pub freed: u64,
     /// Reads that found a page damaged.
     pub poisoned: u64,
+    /// Frames that were scrubbed by a trim.
+    pub trimmed: u64,
+    /// Frames that were scrubbed one by one: no room to wait, a trim that failed, or a destination that was not used.
+    pub zeroed: u64,
 }
 
 /// Advertised and physical capacity, side by side and never mixed up.
@@ -166,6 +179,8 @@ pub struct Capacity {
     pub advertised_frames: u64,
     /// Frames that hold a page, or are about to.
     pub occupied_frames: u64,
+    /// Frames in the balloon, which no page may use.
+    pub ballooned_frames: u64,
     /// The medium's physical memory in use, in bytes.
     pub used_bytes: u64,
     /// The medium's physical memory in all, in bytes.
@@ -194,6 +209,7 @@ impl<'m> Cram<'m> {
             told: AtomicU32::new(0),
             seen: AtomicU32::new(0),
             occupied: AtomicU64::new(0),
+            ballooned: AtomicU64::new(0),
             counters: core::array::from_fn(|_| AtomicU64::new(0)),
         })
     }
@@ -202,7 +218,48 @@ impl<'m> Cram<'m> {
     ///
     /// All handlers of a service are given ways to one and the same medium, which serves no other service.
     pub fn handler<M: Medium>(&self, medium: M) -> Handler<'_, 'm, M> {
-        Handler::new(self, medium)
+        Handler::new(self, medium, &mut [])
+    }
+
+    /// The same, with room for pages that were freed and wait for one trim of all their frames.
+    ///
+    /// Freeing is then in two phases: the page is gone at once, its frame is used again after [`Handler::flush`]. When
+    /// `deferred` is full, a page is discarded at once. What `deferred` holds does not matter.
+    pub fn deferring<'c, M: Medium>(&'c self, medium: M, deferred: &'c mut [Resident]) -> Handler<'c, 'm, M> {
+        Handler::new(self, medium, deferred)
+    }
+
+    /// The page that is resident in a frame, by now: for a device that names frames which are read often.
+    pub fn resident_at(&self, frame: u32) -> Option<Resident> {
+        self.frames.resident_at(frame)
+    }
+
+    /// Puts up to `frames` free frames into the balloon, where no page uses them. Returns how many it put.
+    pub fn inflate(&self, frames: u32) -> u32 {
+        let put = (0..frames).take_while(|_| {
+            let Some(frame) = self.frames.begin_fill() else { return false };
+            // The frame is ours while it is being filled, so the turn does not fail.
+            self.frames.turn(frame, State::Filling, State::Ballooned).is_ok()
+        });
+        let put = put.count() as u32;
+        self.ballooned.fetch_add(put.into(), Ordering::Relaxed);
+        put
+    }
+
+    /// Takes up to `frames` frames out of the balloon. Returns how many it took.
+    pub fn deflate(&self, frames: u32) -> u32 {
+        let (mut taken, mut from) = (0, 0);
+        while taken < frames {
+            let Some(frame) = self.frames.ballooned_from(from) else { break };
+            from = frame.frame() + 1;
+            // Another caller may take the same frame out; one of them does.
+            if self.frames.turn(frame, State::Ballooned, State::Freeing).is_ok() {
+                self.frames.freed(frame);
+                taken += 1;
+            }
+        }
+        self.ballooned.fetch_sub(taken.into(), Ordering::Relaxed);
+        taken
     }
 
     /// What the driver knows of its device's pressure; it holds until the next call. The higher of this and of what
@@ -284,7 +341,7 @@ impl<'m> Cram<'m> {
 
     /// Whether the page is resident, by now.
     pub fn is_resident(&self, page: Resident) -> bool {
-        self.frames.state(page) == Some(frames::State::Resident)
+        self.frames.state(page) == Some(State::Resident)
     }
 
     /// What the service has done.
@@ -298,6 +355,8 @@ impl<'m> Cram<'m> {
             retried: of(Event::Retried),
             freed: of(Event::Freed),
             poisoned: of(Event::Poisoned),
+            trimmed: of(Event::Trimmed),
+            zeroed: of(Event::Zeroed),
         }
     }
 
@@ -307,6 +366,7 @@ impl<'m> Cram<'m> {
         Capacity {
             advertised_frames: self.frames.count().into(),
             occupied_frames: self.occupied.load(Ordering::Relaxed),
+            ballooned_frames: self.ballooned.load(Ordering::Relaxed),
             used_bytes: used,
             physical_bytes: physical,
         }

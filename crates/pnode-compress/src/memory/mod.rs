@@ -16,6 +16,7 @@ pub use mapped::Mapped;
 
 use core::ptr::NonNull;
 
+#[cfg(not(loom))]
 use pnode_core::sync::AtomicU64;
 use pnode_core::{FrameRange, FrameSource, PageSize};
 
@@ -41,9 +42,9 @@ pub unsafe trait FrameMemory: FrameSource {
     /// not mapped, or not in one piece.
     fn address(&self, frames: FrameRange) -> Option<NonNull<u8>>;
 
-    /// The cell that stands for the bytes of `frames` in a loom model, which cannot see plain memory.
+    /// The cell that stands for the bytes from `offset` on in `frames` in a loom model, which cannot see plain memory.
     #[cfg(loom)]
-    fn watch(&self, _frames: FrameRange) -> Option<&pnode_core::sync::UnsafeCell<()>> {
+    fn watch(&self, _frames: FrameRange, _offset: usize) -> Option<&pnode_core::sync::UnsafeCell<()>> {
         None
     }
 }

@@ -80,9 +80,10 @@ impl Entry {
     pub(crate) const EMPTY: Self = Self(0);
     /// The most readers that an entry can count.
     pub(crate) const MAX_READERS: u32 = (READERS_MASK >> READERS_SHIFT) as u32;
-    /// The oldest age.
-    #[allow(dead_code)]
-    pub(crate) const MAX_AGE: u8 = (AGE_MASK >> AGE_SHIFT) as u8;
+    /// The oldest age that a page reaches by not being used.
+    pub(crate) const OLDEST: u8 = Self::SETTLED - 1;
+    /// The age of an old page that recompression could not make smaller; a use makes it young like any other.
+    pub(crate) const SETTLED: u8 = (AGE_MASK >> AGE_SHIFT) as u8;
 
     pub(crate) const fn from_bits(bits: u64) -> Self {
         Self(bits)

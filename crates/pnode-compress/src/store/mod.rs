@@ -52,6 +52,7 @@
 
 mod audit;
 mod checksum;
+mod compact;
 mod entry;
 mod error;
 mod holes;
@@ -59,13 +60,16 @@ mod pool;
 mod shape;
 mod shard;
 mod stats;
+mod sweep;
 mod worker;
 
 pub use audit::AuditError;
+pub use compact::{Compaction, Progress};
 pub use error::{Damage, LoadError, RemoveError, StoreError};
 pub use shape::{BlockSize, Checksums, Config, ConfigError};
 pub use shard::Shard;
 pub use stats::Stats;
+pub use sweep::{Recompression, Swept, WriteBack};
 pub use worker::{Stored, Worker, WorkerError};
 
 use core::fmt;

@@ -225,7 +225,12 @@ impl<'m, P: FrameMemory> Pool<'m, P> {
         let bitmap = self.bitmap(block);
         for (word, mask) in masks(first, claim.granules) {
             // Release pairs with the Acquire in `claim`.
-            bitmap[word as usize].fetch_and(!mask, Ordering::Release);
+            if mask == u64::MAX {
+                // By C1 all bits of the word are the claim's: nobody else clears one, and nobody can set one.
+                bitmap[word as usize].store(0, Ordering::Release);
+            } else {
+                bitmap[word as usize].fetch_and(!mask, Ordering::Release);
+            }
         }
     }
 
@@ -261,7 +266,7 @@ impl<'m, P: FrameMemory> Pool<'m, P> {
             f(unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) })
         };
         #[cfg(loom)]
-        if let Some(cell) = self.frames.watch(range) {
+        if let Some(cell) = self.frames.watch(range, offset) {
             return Some(cell.with_mut(|_| access()));
         }
         Some(access())
@@ -327,7 +332,6 @@ impl<'m, P: FrameMemory> Pool<'m, P> {
     }
 
     /// Sets the age of an object that has not changed since it was seen.
-    #[allow(dead_code)]
     pub(crate) fn set_age(&self, slot: u32, seen: Entry, age: u8) {
         if seen.is_object() && !seen.is_dying() {
             // A failure means that the page was used meanwhile, and so is not old. Relaxed: an age hands nothing over.
@@ -414,7 +418,7 @@ impl<P: FrameMemory> Pin<'_, '_, P> {
             f(unsafe { slice::from_raw_parts(start.as_ptr(), len) })
         };
         #[cfg(loom)]
-        if let Some(cell) = self.pool.frames.watch(range) {
+        if let Some(cell) = self.pool.frames.watch(range, offset) {
             return Some(cell.with(|_| access()));
         }
         Some(access())
@@ -444,9 +448,8 @@ impl<P: FrameMemory> Pin<'_, '_, P> {
     }
 
     /// Puts `new` in the place of the pinned object and ends the pin, if this is its only reader and it was not removed.
-    /// Otherwise nothing has changed and both come back.
-    #[allow(dead_code)]
-    pub(crate) fn replace(self, new: New) -> Result<Claim, (Self, New)> {
+    /// Returns the old entry and its claim. Otherwise nothing has changed, and both come back.
+    pub(crate) fn replace(self, new: New) -> Result<(Entry, Claim), (Self, New)> {
         let entry = &self.pool.entries[self.slot as usize];
         let seen = Entry::from_bits(entry.load(Ordering::Relaxed));
         if seen.readers() != 1 || seen.is_dying() {
@@ -454,7 +457,10 @@ impl<P: FrameMemory> Pin<'_, '_, P> {
         }
         // Orderings as in `Pool::replace`. INVARIANT: C4: the only reader is this pin, which ends here.
         match entry.compare_exchange(seen.bits(), new.entry.bits(), Ordering::AcqRel, Ordering::Relaxed) {
-            Ok(_) => Ok(Claim { place: seen.place(), granules: self.pool.shape.granules(seen.len()) }),
+            Ok(_) => {
+                let granules = self.pool.shape.granules(seen.len());
+                Ok((seen, Claim { place: seen.place(), granules }))
+            }
             Err(_) => Err((self, new)),
         }
     }

@@ -23,12 +23,12 @@ const STEPS_SHIFT: u32 = 5;
 const LARGEST: u32 = EXACT + 4 * (1 << STEPS_SHIFT);
 const BINS: usize = LARGEST as usize + 1;
 
-/// Blocks that are not in a bin are marked with one of these.
+/// Blocks without a hole are in no list.
 const FULL: u32 = 0;
+/// The lists of absent blocks, and of those that compaction empties, are kept like bins.
 const ABSENT: u32 = BINS as u32;
 const VICTIM: u32 = BINS as u32 + 1;
-/// The list of absent blocks is kept like a bin.
-const LISTS: usize = BINS + 1;
+const LISTS: usize = BINS + 2;
 
 const NONE: u32 = (1 << 26) - 1;
 
@@ -147,7 +147,7 @@ impl Bins {
     /// Takes a block out of its list, if it is in one.
     fn unlink<P: FrameMemory>(&mut self, pool: &Pool<'_, P>, block: u32) {
         let Links { previous, next, bin } = Self::links(pool, block);
-        if bin == FULL || bin == VICTIM {
+        if bin == FULL {
             return;
         }
         if next != NONE {
@@ -176,7 +176,7 @@ impl Bins {
     /// Puts a block that is in no list at the head of the list of `bin`, or marks it as being in none.
     fn link<P: FrameMemory>(&mut self, pool: &Pool<'_, P>, block: u32, bin: u32) {
         let mut next = NONE;
-        if bin != FULL && bin != VICTIM {
+        if bin != FULL {
             next = self.head(bin);
             self.set_head(bin, block);
             if next != NONE {
@@ -281,16 +281,59 @@ impl<L: RawLock> Shard<L> {
                 return Some(claim);
             }
         }
-        let block = bins.head(ABSENT);
-        if growth == Growth::Never || block == NONE || !limit.take() {
+        if growth != Growth::Never && self.grow(&mut bins, pool, limit) {
+            return bins.fit(pool, granules);
+        }
+        if growth != Growth::Allowed {
             return None;
+        }
+        // Better to let compaction fail than a store: its victims have room.
+        while bins.head(VICTIM) != NONE {
+            let block = bins.head(VICTIM);
+            bins.relink(pool, block, bin_of(pool.holes(block, 0).largest));
+            if let Some(claim) = bins.fit(pool, granules) {
+                return Some(claim);
+            }
+        }
+        None
+    }
+
+    /// Takes frames for an absent block. Tells whether it did.
+    fn grow<P: FrameMemory>(&self, bins: &mut Bins, pool: &Pool<'_, P>, limit: &Limit) -> bool {
+        let block = bins.head(ABSENT);
+        if block == NONE || !limit.take() {
+            return false;
         }
         if !pool.install(block) {
             limit.give_back();
-            return None;
+            return false;
         }
         bins.relink(pool, block, bin_of(pool.shape.places()));
-        bins.fit(pool, granules)
+        true
+    }
+
+    /// Sets a present block apart for compaction: nothing is placed in it until it is spared.
+    pub(crate) fn condemn<P: FrameMemory>(&self, pool: &Pool<'_, P>, block: u32) {
+        let mut bins = self.bins.lock();
+        if Bins::links(pool, block).bin != ABSENT {
+            bins.relink(pool, block, VICTIM);
+        }
+    }
+
+    /// Puts a block that was set apart back into its bin, or gives it back if it is empty.
+    pub(crate) fn spare<P: FrameMemory>(&self, pool: &Pool<'_, P>, limit: &Limit, block: u32) {
+        let mut bins = self.bins.lock();
+        if Bins::links(pool, block).bin == VICTIM {
+            let largest = pool.holes(block, 0).largest;
+            if largest < pool.shape.places() || !self.retire(&mut bins, pool, limit, block) {
+                bins.relink(pool, block, bin_of(largest));
+            }
+        }
+    }
+
+    /// Whether the block is set apart. A snapshot.
+    pub(crate) fn is_condemned<P: FrameMemory>(&self, pool: &Pool<'_, P>, block: u32) -> bool {
+        Bins::links(pool, block).bin == VICTIM
     }
 
     /// Tells the shard that a granule of its block `block` was freed. Takes no lock.
@@ -423,7 +466,7 @@ impl<L: RawLock> Shard<L> {
             if bin != home && bin != VICTIM {
                 return Err(block);
             }
-            if bin != FULL && bin != VICTIM {
+            if bin != FULL {
                 listed = listed.wrapping_sub(1);
             }
         }
@@ -431,12 +474,14 @@ impl<L: RawLock> Shard<L> {
     }
 }
 
-/// Whether placing an object may take a new block.
+/// Where an object may be placed, if no hole of an ordinary block fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Growth {
-    /// If no hole fits.
+    /// In a new block, or else in one that compaction has set apart.
     Allowed,
-    /// Compaction must not grow what it is to shrink.
+    /// In a new block.
+    Fresh,
+    /// Nowhere.
     Never,
 }
 

@@ -10,7 +10,7 @@ use super::error::{Damage, LoadError, StoreError};
 use super::pool::{New, Pin, Unpinned};
 use super::shard::Growth;
 use super::{Checksums, PATIENCE, Slot, Store};
-use crate::codec::{self, Codec, Encoded, Scratch, Tag};
+use crate::codec::{self, Codec, EncodeError, Scratch, Tag};
 use crate::memory::FrameMemory;
 
 /// One thread's way to a store: where its objects go, and the memory that encoding and decoding need.
@@ -114,51 +114,54 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
         if page.len() != size.bytes() {
             return Err(wrong);
         }
-        // With room for the whole page there is always an encoding; a page of a wrong size was refused above.
-        let object = codec::encode(page, self.buffer, self.scratch).map_err(|_| wrong)?;
-        self.put_encoded(slot, object)
+        // Without room for a raw page, one that does not compress is copied once, from where it is to the pool.
+        let room = size.bytes() - 1;
+        match codec::encode(page, &mut self.buffer[..room], self.scratch) {
+            Ok(object) => self.put(slot, object.tag(), &self.buffer[..object.len()]),
+            Err(EncodeError::TooLarge { .. }) => self.put(slot, Tag::plain(Codec::Raw), page),
+            Err(_) => Err(wrong),
+        }
     }
 
-    /// Keeps the object at the start of the buffer.
-    fn put_encoded(&mut self, slot: Slot, object: Encoded) -> Result<Stored, StoreError> {
-        let (store, tag, len) = (self.store, object.tag(), object.len());
-        let bytes = &self.buffer[..len];
+    /// Keeps a page that was encoded elsewhere: by a device, or by this store before it was written back.
+    ///
+    /// The bytes are not decoded here. If they are no encoding of a page, loading the page says so.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; the slot then holds what it held.
+    pub fn store_encoded(&mut self, slot: Slot, tag: Tag, object: &[u8]) -> Result<Stored, StoreError> {
+        if slot.get() >= self.store.slots() {
+            return Err(StoreError::NoSlot { slot });
+        }
+        if object.is_empty() || object.len() > self.store.page_size().bytes() {
+            return Err(StoreError::PageLength { bytes: object.len(), page: self.store.page_size() });
+        }
+        self.put(slot, tag, object)
+    }
+
+    /// Keeps an object in `slot`.
+    fn put(&self, slot: Slot, tag: Tag, object: &[u8]) -> Result<Stored, StoreError> {
+        let (store, len) = (self.store, object.len());
         if tag.codec() == Codec::Same {
-            let word = bytes.first_chunk().map(|word| u64::from_ne_bytes(*word));
+            let word = object.try_into().ok().map(u64::from_ne_bytes);
             if let Some(inline) = word.and_then(Inline::new) {
                 store.put(self.home, slot, New::inline(inline))?;
                 return Ok(Stored { tag, len: 0 });
             }
         }
-        let full = StoreError::Full { bytes: len };
-        let new = Self::write(store, self.home, tag, bytes, Growth::Allowed, 0).ok_or(full)?;
+        let new =
+            store.write(self.home, tag, object, Growth::Allowed, 0).ok_or(StoreError::Full { bytes: len })?;
         store.put(self.home, slot, new)?;
         Ok(Stored { tag, len })
     }
 
-    /// Writes an object to the pool, ready to be put into an entry.
-    pub(super) fn write(
-        store: &Store<'m, P, L>,
-        home: usize,
-        tag: Tag,
-        bytes: &[u8],
-        growth: Growth,
-        age: u8,
-    ) -> Option<New> {
-        let shape = &store.pool.shape;
-        let mut claim = store.place(home, bytes.len(), growth)?;
-        let header = shape.checksum_bytes();
-        let written = store.pool.write(&mut claim, header + bytes.len(), |place| {
-            if shape.checksums == Checksums::On {
-                place[..header].copy_from_slice(&checksum(seed(tag), bytes).to_le_bytes());
-            }
-            place[header..].copy_from_slice(bytes);
-        });
-        let new = match written {
-            Some(()) => store.pool.object(claim, tag, bytes.len(), age),
-            None => Err(claim),
-        };
-        new.map_err(|claim| store.release(claim)).ok()
+    pub(super) fn home(&self) -> usize {
+        self.home
+    }
+
+    pub(super) fn lent(&mut self) -> (&mut Scratch, &mut [u8]) {
+        (self.scratch, self.buffer)
     }
 
     /// Decompresses the page in `slot` into `page`. The page stays stored, and counts as young.
@@ -187,12 +190,20 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
         }
     }
 
-    fn decode(&mut self, slot: Slot, pin: &Pin<'_, 'm, P>, page: &mut [u8]) -> Result<(), LoadError> {
+    pub(super) fn decode(
+        &mut self,
+        slot: Slot,
+        pin: &Pin<'_, 'm, P>,
+        page: &mut [u8],
+    ) -> Result<(), LoadError> {
         let damaged = |damage| LoadError::Damaged { slot, damage };
         let tag = pin.entry().tag().ok_or(damaged(Damage::Entry))?;
-        let read = pin.read(|bytes| {
-            let bytes = self.store.verify(tag, bytes).ok_or(damaged(Damage::Checksum))?;
-            codec::decode(tag, bytes, page, self.scratch).map_err(|error| damaged(Damage::Encoding(error)))
+        let read = pin.read(|object| {
+            // The checksum comes second, when the bytes are in the nearest cache; the decoder takes any bytes.
+            let bytes = &object[self.store.pool.shape.checksum_bytes()..];
+            let decoded = codec::decode(tag, bytes, page, self.scratch);
+            self.store.verify(object).ok_or(damaged(Damage::Checksum))?;
+            decoded.map_err(|error| damaged(Damage::Encoding(error)))
         });
         read.unwrap_or(Err(damaged(Damage::Entry)))
     }
@@ -241,6 +252,24 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         }
     }
 
+    /// Writes an object to the pool, ready to be put into an entry.
+    pub(super) fn write(&self, home: usize, tag: Tag, bytes: &[u8], growth: Growth, age: u8) -> Option<New> {
+        let shape = &self.pool.shape;
+        let mut claim = self.place(home, bytes.len(), growth)?;
+        let header = shape.checksum_bytes();
+        let written = self.pool.write(&mut claim, header + bytes.len(), |place| {
+            if shape.checksums == Checksums::On {
+                place[..header].copy_from_slice(&checksum(bytes).to_le_bytes());
+            }
+            place[header..].copy_from_slice(bytes);
+        });
+        let new = match written {
+            Some(()) => self.pool.object(claim, tag, bytes.len(), age),
+            None => Err(claim),
+        };
+        new.map_err(|claim| self.release(claim)).ok()
+    }
+
     pub(super) fn unpin(&self, pin: Pin<'_, 'm, P>) {
         if let Unpinned::Last(claim) = pin.unpin() {
             self.release(claim);
@@ -248,18 +277,13 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     }
 
     /// The encoded bytes of an object, if its checksum is right.
-    pub(super) fn verify<'b>(&self, tag: Tag, object: &'b [u8]) -> Option<&'b [u8]> {
+    pub(super) fn verify<'b>(&self, object: &'b [u8]) -> Option<&'b [u8]> {
         if self.pool.shape.checksums == Checksums::Off {
             return Some(object);
         }
         let (sum, bytes) = object.split_first_chunk::<4>()?;
-        (u32::from_le_bytes(*sum) == checksum(seed(tag), bytes)).then_some(bytes)
+        (u32::from_le_bytes(*sum) == checksum(bytes)).then_some(bytes)
     }
-}
-
-/// The seed of an object's checksum: a changed tag is damage too.
-fn seed(tag: Tag) -> u64 {
-    u64::from(tag.to_byte())
 }
 
 impl<P: FrameMemory, L: RawLock> fmt::Debug for Worker<'_, '_, P, L> {

@@ -1,0 +1,213 @@
+//! Sweeps over the pages of a store: growing older, recompressing what is old, writing it back elsewhere.
+//!
+//! An age is three bits of the page's entry: the number of [`Store::grow_older`] sweeps since the page was stored or
+//! loaded, up to 6. A page that recompression could not make smaller is marked with 7 and not tried again until it is
+//! used, as zram does.
+//!
+//! A sweep is a range of slots per call, so the host decides how long it runs and where it goes on.
+
+use core::ops::Range;
+
+use pnode_core::sync::RawLock;
+
+use super::entry::{Entry, Kind};
+use super::error::Damage;
+use super::pool::{New, Pin};
+use super::shard::Growth;
+use super::worker::Worker;
+use super::{LoadError, Slot, Store};
+use crate::codec::{self, Codec, Tag};
+use crate::memory::FrameMemory;
+
+/// Which pages to recompress, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recompression {
+    /// The codec to try. Pages that it encoded are left alone, and so are same-filled ones.
+    pub codec: Codec,
+    /// Pages of at least this age: 0 is all of them, 6 the oldest.
+    pub min_age: u8,
+}
+
+/// What a sweep came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Swept {
+    /// Pages that met the condition.
+    pub tried: u32,
+    /// Pages that were made smaller, or written back.
+    pub done: u32,
+    /// Bytes that this freed in the pool, less those that it took.
+    pub saved_bytes: u64,
+    /// Pages that were found to be damaged. They stay; loading them says so.
+    pub damaged: u32,
+}
+
+/// What the host did with a page that was offered to it for writing back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteBack {
+    /// It is safe elsewhere: the store removes it.
+    Written,
+    /// The store keeps it.
+    Keep,
+}
+
+impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
+    /// Makes the pages of `slots` one sweep older. Slots past the end are ignored.
+    pub fn grow_older(&self, slots: Range<u32>) {
+        for slot in slots.start..slots.end.min(self.slots()) {
+            let Some(entry) = self.pool.entry(slot) else { return };
+            if entry.is_object() && entry.age() < Entry::OLDEST {
+                self.pool.set_age(slot, entry, entry.age() + 1);
+            }
+        }
+    }
+
+    /// The age of the page in `slot`, if it is an object in the pool.
+    pub fn age(&self, slot: Slot) -> Option<u8> {
+        self.pool.entry(slot.get()).filter(|entry| entry.is_object() && !entry.is_dying()).map(Entry::age)
+    }
+
+    /// Removes the pages of `slots`. Returns how many there were.
+    ///
+    /// Blocks are looked at again once for all that was removed from them, so this costs less than it seems.
+    pub fn remove_range(&self, slots: Range<u32>) -> u32 {
+        let slots = slots.start..slots.end.min(self.slots());
+        slots.fold(0, |removed, slot| removed + u32::from(self.remove(Slot::new(slot)).is_ok()))
+    }
+
+    /// Pins the object of a page for a sweep, if it is one of at least `min_age` that nobody else uses.
+    fn pin_old(&self, slot: u32, min_age: u8) -> Option<Pin<'_, 'm, P>> {
+        let entry = self.pool.entry(slot)?;
+        if entry.kind() != Kind::Object || entry.age() < min_age || entry.readers() > 0 {
+            return None;
+        }
+        self.pool.pin(slot, entry, entry.age()).ok()
+    }
+
+    /// Puts `new` in the place of a pinned page. Tells whether it did; if not, the page is as it was.
+    fn exchange(&self, home: usize, pin: Pin<'_, 'm, P>, new: New) -> bool {
+        let fresh = new.entry();
+        match pin.replace(new) {
+            Ok((old, claim)) => {
+                self.count(home, fresh);
+                self.uncount(old);
+                self.release(claim);
+                true
+            }
+            Err((pin, new)) => {
+                new.into_claim().into_iter().for_each(|claim| self.release(claim));
+                self.unpin(pin);
+                false
+            }
+        }
+    }
+}
+
+impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
+    /// Recompresses old pages of `slots`; `page` is room for one page.
+    ///
+    /// A page is replaced only if that frees memory. Recompression never takes a block more.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::PageLength`] if `page` does not have the size of the store's pages.
+    pub fn recompress(
+        &mut self,
+        slots: Range<u32>,
+        how: Recompression,
+        page: &mut [u8],
+    ) -> Result<Swept, LoadError> {
+        let store = self.shared();
+        let size = store.page_size();
+        if page.len() != size.bytes() {
+            return Err(LoadError::PageLength { bytes: page.len(), page: size });
+        }
+        let mut swept = Swept::default();
+        for slot in slots.start..slots.end.min(store.slots()) {
+            let Some(pin) = store.pin_old(slot, how.min_age) else { continue };
+            let old = pin.entry();
+            let skip = matches!(old.tag().map(Tag::codec), None | Some(Codec::Same));
+            if skip || old.age() == Entry::SETTLED || old.tag().map(Tag::codec) == Some(how.codec) {
+                store.unpin(pin);
+                continue;
+            }
+            swept.tried += 1;
+            if self.decode(Slot::new(slot), &pin, page).is_err() {
+                swept.damaged += 1;
+                store.unpin(pin);
+                continue;
+            }
+            match self.encode_smaller(how.codec, page, old) {
+                Some(new) => {
+                    let saved =
+                        store.pool.shape.granules(old.len()) - store.pool.shape.granules(new.entry().len());
+                    if store.exchange(self.home(), pin, new) {
+                        swept.done += 1;
+                        swept.saved_bytes += u64::from(saved) * super::entry::GRANULE as u64;
+                    }
+                }
+                None => {
+                    store.unpin(pin);
+                    if let Some(now) = store.pool.entry(slot).filter(|now| *now == old) {
+                        store.pool.set_age(slot, now, Entry::SETTLED);
+                    }
+                }
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Encodes `page` and writes it to the pool, if that takes fewer granules than the object of `old`.
+    fn encode_smaller(&mut self, codec: Codec, page: &[u8], old: Entry) -> Option<New> {
+        let store = self.shared();
+        let shape = &store.pool.shape;
+        let budget = (shape.granules(old.len()) as usize - 1) * super::entry::GRANULE;
+        let home = self.home();
+        let (scratch, buffer) = self.lent();
+        let room = budget.checked_sub(shape.checksum_bytes())?.min(buffer.len());
+        let object = codec::encode_as(codec, page, &mut buffer[..room], scratch).ok()?;
+        let (tag, len) = (object.tag(), object.len());
+        store.write(home, tag, &buffer[..len], Growth::Never, old.age())
+    }
+
+    /// Offers pages of `slots` that are at least `min_age` old to `sink`, encoded as they are, and removes those that it
+    /// has written. Same-filled pages are not offered: they cost nothing.
+    ///
+    /// The sink gets the page's slot, its tag, and its verified bytes; [`codec::decode`] reads them back. A page that is
+    /// replaced or loaded meanwhile stays in the store.
+    pub fn write_back(
+        &mut self,
+        slots: Range<u32>,
+        min_age: u8,
+        mut sink: impl FnMut(Slot, Tag, &[u8]) -> WriteBack,
+    ) -> Swept {
+        let store = self.shared();
+        let mut swept = Swept::default();
+        for slot in slots.start..slots.end.min(store.slots()) {
+            let Some(pin) = store.pin_old(slot, min_age) else { continue };
+            swept.tried += 1;
+            let tag = pin.entry().tag().ok_or(Damage::Entry);
+            let offered = tag.and_then(|tag| {
+                let offer =
+                    |object: &[u8]| store.verify(object).map(|bytes| sink(Slot::new(slot), tag, bytes));
+                pin.read(offer).flatten().ok_or(Damage::Checksum)
+            });
+            match offered {
+                Ok(WriteBack::Written) => {
+                    let bytes = u64::from(store.pool.shape.granules(pin.entry().len()))
+                        * super::entry::GRANULE as u64;
+                    if store.exchange(self.home(), pin, New::EMPTY) {
+                        swept.done += 1;
+                        swept.saved_bytes += bytes;
+                    }
+                }
+                Ok(WriteBack::Keep) => store.unpin(pin),
+                Err(_) => {
+                    swept.damaged += 1;
+                    store.unpin(pin);
+                }
+            }
+        }
+        swept
+    }
+}
