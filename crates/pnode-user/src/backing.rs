@@ -115,6 +115,13 @@ impl Backing {
         left == 0
     }
 
+    /// Gives the real memory back to the kernel: every frame is zero again.
+    ///
+    /// If the kernel refuses, the bytes stay, which nobody may rely on either.
+    pub(crate) fn forget(&self) {
+        self.direct.remove();
+    }
+
     fn part(&self, frame: u64, offset: usize, bytes: usize) -> Option<*mut u8> {
         let start = self.frame(frame)?;
         let end = offset.checked_add(bytes)?;

@@ -54,6 +54,7 @@ mod c {
         ) -> *mut c_void;
         pub(super) fn munmap(address: *mut c_void, bytes: usize) -> c_int;
         pub(super) fn mprotect(address: *mut c_void, bytes: usize, protection: c_int) -> c_int;
+        pub(super) fn madvise(address: *mut c_void, bytes: usize, advice: c_int) -> c_int;
         pub(super) fn memfd_create(name: *const c_char, flags: u32) -> c_int;
         pub(super) fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
         pub(super) fn poll(fds: *mut PollFd, count: c_ulong, timeout: c_int) -> c_int;
@@ -192,6 +193,13 @@ impl Reservation {
         // SAFETY: as in `map_file`.
         let mapped = unsafe { c::mmap(address, bytes, Rights::None.bits(), flags, -1, 0) };
         if mapped as isize == -1 { Err(SysError::last("mmap")) } else { Ok(()) }
+    }
+
+    /// Takes the memory out of the file that is mapped here; it reads as zeroes from then on.
+    pub(crate) fn remove(&self) {
+        const MADV_REMOVE: c_int = 9;
+        // SAFETY: by M1 the addresses are ours, and no reference into them exists as in `map_file`.
+        unsafe { c::madvise(self.start as *mut c_void, self.bytes, MADV_REMOVE) };
     }
 
     /// Changes the rights of what is mapped at `offset`. Atomic as [`Reservation::map_file`].

@@ -23,8 +23,8 @@ use core::fmt;
 use std::sync::{Arc, Weak};
 
 use pnode_compress::cram;
-use pnode_core::AllocError;
 use pnode_core::sync::{AtomicUsize, Ordering};
+use pnode_core::{AllocError, Denied};
 
 use crate::sys::{FaultScope, SysError};
 
@@ -68,6 +68,8 @@ pub trait Pager: Send + Sync {
 pub enum FaultError {
     /// There is no frame for the page.
     NoFrame(AllocError),
+    /// The page belongs on a node that does not let it in.
+    Denied(Denied),
     /// The page is stored on a compressed node, which does not give it back.
     Stored(cram::FaultError),
     /// The kernel refused a mapping.
@@ -80,6 +82,7 @@ impl fmt::Display for FaultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoFrame(error) => error.fmt(f),
+            Self::Denied(denied) => denied.fmt(f),
             Self::Stored(error) => error.fmt(f),
             Self::Kernel(error) => {
                 write!(f, "the kernel refused a mapping ({error}); raise the limit it names")

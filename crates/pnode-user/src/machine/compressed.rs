@@ -16,8 +16,8 @@ use pnode_compress::store::{BlockSize, Config, ConfigError, Shard, Stats, Store,
 use pnode_core::sync::{AtomicU64, SpinLock};
 use pnode_core::{AllocError, Denied, Frame, FrameRange, Grant, NodeId, Pfn, Request};
 
-use super::mapping::Region;
 use super::reclaim::DemoteError;
+use super::region::Region;
 use super::site::Site;
 use super::{Shared, Zone, keep};
 use crate::arena::Arena;

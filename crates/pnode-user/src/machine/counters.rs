@@ -54,8 +54,8 @@ counters! {
     evacuated: "pages evacuated",
     /// Pages that were moved between ordinary nodes.
     migrated: "pages migrated",
-    /// Passes of reclaim that a fault had to make first.
-    direct_reclaims: "direct reclaims",
+    /// Searches for cold pages, by hand or because memory ran out.
+    reclaim_passes: "reclaim passes",
 }
 
 /// A number of events, which orders nothing.

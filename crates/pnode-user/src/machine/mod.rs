@@ -5,8 +5,9 @@
 //! | `spec` | describing a machine and building it |
 //! | `site` | the memory of one node: its backing, its zone, its registration |
 //! | `compressed` | a private node that keeps pages compressed |
-//! | `mapping` | runs of addresses, and serving their faults |
-//! | `reclaim` | demotion, by hand and when memory runs out |
+//! | `mapping` | runs of addresses, as a program has them |
+//! | `region` | their page tables: serving faults, moving pages |
+//! | `reclaim` | demotion and promotion, by hand and when memory runs out |
 //! | `unplug` | taking a node away while it is in use |
 //! | `counters`, `picture` | what can be read back |
 
@@ -15,6 +16,7 @@ mod counters;
 mod mapping;
 mod picture;
 mod reclaim;
+mod region;
 mod site;
 mod spec;
 mod unplug;
@@ -30,12 +32,12 @@ use pnode_core::{
 
 use crate::arena::Arena;
 use crate::fault::Backend;
-use mapping::Region;
+use region::Region;
 use site::Site;
 
 pub use compressed::{CompressedError, CompressedUse};
 pub use counters::Counters;
-pub use mapping::{MapError, Mapping, Place};
+pub use mapping::{MapError, Mapping, Place, Placement};
 pub use picture::{NodeOccupancy, Occupancy, Use};
 pub use reclaim::{DemoteError, Demotion};
 pub use site::AuditError;
@@ -100,7 +102,6 @@ struct Shared {
     nodes: &'static Registry,
     regions: Mutex<Regions>,
     benches: Mutex<compressed::Benches>,
-    #[expect(dead_code, reason = "kept for its drop")]
     arena: Arena,
 }
 

@@ -1,15 +1,17 @@
-//! Moving pages into compressed nodes: by hand, and when ordinary memory runs out.
+//! Demotion into private nodes and promotion out of them: by hand, and when ordinary memory runs out.
 
 use core::fmt;
 use core::ops::Range;
 use std::sync::Arc;
 
 use pnode_compress::cram;
-use pnode_core::{Denied, NodeId, Reason};
+use pnode_core::{AllocError, Denied, Frame, Grant, NodeId, Reason};
 
 use super::compressed::Compressed;
-use super::mapping::{Mapping, Page, Region, State};
-use super::{Machine, Shared};
+use super::mapping::Mapping;
+use super::region::{Page, Region, State};
+use super::{Machine, Shared, Zone};
+use crate::fault::FaultError;
 use crate::sys::SysError;
 
 /// How far a demotion came.
@@ -29,11 +31,8 @@ pub struct Demotion {
 pub enum DemoteError {
     /// The gate is shut.
     Denied(Denied),
-    /// The node does not keep pages compressed.
-    NotCompressed {
-        /// The node.
-        node: NodeId,
-    },
+    /// The node has no frame.
+    NoFrame(AllocError),
     /// The node did not take the page.
     Refused(cram::DemoteError),
     /// The node was unplugged meanwhile.
@@ -51,7 +50,7 @@ impl fmt::Display for DemoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Denied(denied) => denied.fmt(f),
-            Self::NotCompressed { node } => write!(f, "{node:?} does not keep pages compressed"),
+            Self::NoFrame(error) => error.fmt(f),
             Self::Refused(error) => error.fmt(f),
             Self::Unplugged { node } => write!(f, "{node:?} is unplugged"),
             Self::NotResident => f.write_str("the page is not in a frame"),
@@ -63,28 +62,69 @@ impl fmt::Display for DemoteError {
 impl core::error::Error for DemoteError {}
 
 impl Mapping {
-    /// Moves those of `pages` that are in frames into the compressed node `node`. Pages in other places are left alone,
-    /// as are those that do not exist. A program that touches a page meanwhile waits.
+    /// Moves those of `pages` that are in frames of other nodes to the private node `node`. Compressed pages are left
+    /// alone, as are those that do not exist. A program that touches a page meanwhile waits.
     ///
     /// # Errors
     ///
-    /// [`DemoteError`] if the node takes nothing at all: its door is shut, or it is no compressed node. Refusals of
-    /// single pages are counted in the [`Demotion`].
+    /// [`DemoteError::Denied`] if the node takes nothing at all. Refusals of single pages are counted in the
+    /// [`Demotion`].
     pub fn demote(&self, pages: Range<usize>, node: NodeId) -> Result<Demotion, DemoteError> {
         let region = &*self.region;
-        let shared = &region.shared;
-        let grant = shared.nodes.grant(node, Reason::Demotion).map_err(DemoteError::Denied)?;
-        let target = shared.site(node).and_then(|site| site.compressed());
-        let target = target.ok_or(DemoteError::NotCompressed { node })?;
+        let target = region.shared.target(node)?;
         let mut done = Demotion::default();
         for page in region.clamp(pages) {
             let Some(mut cell) = region.lock(page) else { break };
-            if let State::Resident(_) = cell.state {
-                done.count(region.demote(page, &mut cell, target));
+            match &cell.state {
+                State::Resident(frame) if frame.node() != node => {
+                    done.count(region.demote(page, &mut cell, &target));
+                }
+                _ => {}
+            }
+        }
+        Ok(done)
+    }
+
+    /// Moves those of `pages` that are on the private node `node` to ordinary memory. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError::Denied`] if the node did not open `PROMOTION`; [`FaultError`] if there is no memory to promote a
+    /// page to, which stays where it is, as do those after it.
+    pub fn promote(&self, pages: Range<usize>, node: NodeId) -> Result<usize, FaultError> {
+        let region = &*self.region;
+        let grant = region.shared.nodes.grant(node, Reason::Promotion).map_err(FaultError::Denied)?;
+        let mut done = 0;
+        for page in region.clamp(pages) {
+            let Some(mut cell) = region.lock(page) else { break };
+            let on = match &cell.state {
+                State::Resident(frame) => Some(frame.node()),
+                State::Stored { node, .. } => Some(*node),
+                State::Untouched => None,
+            };
+            if on == Some(node) {
+                region.move_to_ordinary(page, &mut cell)?;
+                done += 1;
             }
         }
         drop(grant);
         Ok(done)
+    }
+}
+
+/// A private node that takes pages of others, and the right to move them there.
+pub(super) struct Target {
+    grant: Grant<'static, Zone>,
+    service: Option<Arc<Compressed>>,
+}
+
+impl Target {
+    pub(super) const fn grant(&self) -> &Grant<'static, Zone> {
+        &self.grant
+    }
+
+    pub(super) const fn service(&self) -> Option<&Arc<Compressed>> {
+        self.service.as_ref()
     }
 }
 
@@ -130,17 +170,16 @@ impl Machine {
 }
 
 impl Shared {
+    fn target(&self, node: NodeId) -> Result<Target, DemoteError> {
+        let grant = self.nodes.grant(node, Reason::Demotion).map_err(DemoteError::Denied)?;
+        let site = self.site(node).ok_or(DemoteError::Denied(Denied::Unknown { node }))?;
+        Ok(Target { grant, service: site.compressed() })
+    }
+
     /// As [`Machine::reclaim`]. May run inside a fault that holds a page: it never waits for another one.
     pub(super) fn reclaim(&self, pages: usize) -> usize {
-        self.counters.direct_reclaims.add(1);
-        let mut targets = Vec::new();
-        for site in &self.sites {
-            if let (Some(target), Ok(grant)) =
-                (site.compressed(), self.nodes.grant(site.node, Reason::Demotion))
-            {
-                targets.push((Arc::clone(target), grant));
-            }
-        }
+        self.counters.reclaim_passes.add(1);
+        let mut targets: Vec<_> = self.sites.iter().filter_map(|site| self.target(site.node).ok()).collect();
         let regions = self.live_regions();
         let all: usize = regions.iter().map(|region| region.pages.len()).sum();
         if targets.is_empty() || all == 0 {
@@ -171,8 +210,10 @@ impl Shared {
 
 impl Region {
     /// One visit of the search for cold pages; whether the page was demoted. A target that is full is struck off.
-    fn visit<G>(&self, page: usize, cell: &mut Page, targets: &mut Vec<(Arc<Compressed>, G)>) -> bool {
-        if !matches!(cell.state, State::Resident(_)) {
+    fn visit(&self, page: usize, cell: &mut Page, targets: &mut Vec<Target>) -> bool {
+        let is_ordinary =
+            |frame: &Frame| self.shared.site(frame.node()).is_some_and(|site| !site.is_private());
+        if !matches!(&cell.state, State::Resident(frame) if is_ordinary(frame)) {
             return false;
         }
         if core::mem::take(&mut cell.referenced) {
@@ -180,7 +221,7 @@ impl Region {
             let _ = self.view.unmap(page, 1);
             return false;
         }
-        while let Some((target, _)) = targets.first() {
+        while let Some(target) = targets.first() {
             match self.demote(page, cell, target) {
                 Ok(()) => return true,
                 Err(DemoteError::Kernel(_)) => return false,

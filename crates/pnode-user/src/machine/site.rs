@@ -1,14 +1,16 @@
 //! The memory of one node: where its bytes are, who hands out its frames, and its registration.
 
 use core::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use pnode_core::sync::{AtomicBool, Ordering};
+use pnode_core::sync::{AtomicU32, Ordering};
 use pnode_core::{
-    Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, Owner, PageSize, Private, Stale,
+    Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, Owner, PageSize, Private, Reason,
+    Stale,
 };
 
 use super::compressed::Compressed;
+use super::mapping::Placement;
 use super::spec::{BuildError, Kind, NodeSpec};
 use super::{Machine, Registry, Zone};
 use crate::arena::Arena;
@@ -17,20 +19,47 @@ use crate::backing::Backing;
 /// One node of a machine.
 pub(super) struct Site {
     // Before `backing`: what it keeps there ends first.
-    compressed: Option<Arc<Compressed>>,
-    holder: Holder,
+    compressed: RwLock<Option<Arc<Compressed>>>,
+    holder: RwLock<Holder>,
     pub(super) node: NodeId,
     pub(super) frames: FrameRange,
     pub(super) class: MemoryClass,
     pub(super) features: Features,
+    kind: Kind,
     pub(super) zone: &'static Zone,
     pub(super) backing: Arc<Backing>,
-    unplugged: AtomicBool,
+    /// How often the node was plugged and unplugged: odd while it is there.
+    life: AtomicU32,
 }
 
 enum Holder {
     Ordinary(NodeHandle<'static, Zone>),
     Private(Owner<'static, Zone>),
+}
+
+impl Holder {
+    /// Claims the node.
+    fn claim(
+        nodes: &'static Registry,
+        node: NodeId,
+        class: MemoryClass,
+        kind: Kind,
+    ) -> Result<Self, BuildError> {
+        let claimed = match kind {
+            Kind::Ordinary => nodes.ordinary(node, class).map(Self::Ordinary),
+            Kind::Private(features) | Kind::Compressed { features, .. } => {
+                nodes.register(node, Private::class(class), features).map(Self::Private)
+            }
+        };
+        claimed.map_err(BuildError::Register)
+    }
+
+    fn handle(&self) -> &NodeHandle<'static, Zone> {
+        match self {
+            Self::Ordinary(handle) => handle,
+            Self::Private(owner) => owner,
+        }
+    }
 }
 
 impl Site {
@@ -45,52 +74,73 @@ impl Site {
     ) -> Result<Self, BuildError> {
         let backing =
             Backing::new(frames.frames(), page).map_err(|error| BuildError::Memory { node, error })?;
-        let backing = Arc::new(backing);
-        let private = |features| nodes.register(node, Private::class(spec.class), features);
-        let (holder, features) = match spec.kind {
-            Kind::Ordinary => (nodes.ordinary(node, spec.class).map(Holder::Ordinary), Features::NONE),
-            Kind::Private(features) | Kind::Compressed { features, .. } => {
-                (private(features).map(Holder::Private), features)
-            }
+        let features = match spec.kind {
+            Kind::Ordinary => Features::NONE,
+            Kind::Private(features) | Kind::Compressed { features, .. } => features,
         };
-        let holder = holder.map_err(BuildError::Register)?;
-        let mut site = Self {
-            compressed: None,
-            holder,
+        let site = Self {
+            compressed: RwLock::new(None),
+            holder: RwLock::new(Holder::claim(nodes, node, spec.class, spec.kind)?),
             node,
             frames,
             class: spec.class,
             features,
+            kind: spec.kind,
             zone,
-            backing,
-            unplugged: AtomicBool::new(false),
+            backing: Arc::new(backing),
+            life: AtomicU32::new(0),
         };
-        site.handle().online(zone).map_err(BuildError::Online)?;
-        if let Kind::Compressed { advertised, .. } = spec.kind {
-            let compressed = Compressed::new(&site, arena, advertised)
-                .map_err(|error| BuildError::Compressed { node, error })?;
-            site.compressed = Some(Arc::new(compressed));
-        }
+        site.start(arena)?;
         Ok(site)
     }
 
-    pub(super) fn handle(&self) -> &NodeHandle<'static, Zone> {
-        match &self.holder {
-            Holder::Ordinary(handle) => handle,
-            Holder::Private(owner) => owner,
+    /// Brings the memory online, and the service that the node may have.
+    fn start(&self, arena: &Arena) -> Result<(), BuildError> {
+        let node = self.node;
+        self.with_handle(|handle| handle.online(self.zone)).map_err(BuildError::Online)?;
+        if let Kind::Compressed { advertised, .. } = self.kind {
+            let compressed = Compressed::new(self, arena, advertised)
+                .map_err(|error| BuildError::Compressed { node, error })?;
+            *self.compressed.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(compressed));
         }
+        self.life.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Claims the node again after it was unplugged. What it needs is kept in the arena anew each time.
+    pub(super) fn plug(&self, nodes: &'static Registry, arena: &Arena) -> Result<(), BuildError> {
+        let mut holder = self.holder.write().unwrap_or_else(PoisonError::into_inner);
+        *holder = Holder::claim(nodes, self.node, self.class, self.kind)?;
+        drop(holder);
+        self.start(arena)
+    }
+
+    pub(super) fn with_handle<R>(&self, work: impl FnOnce(&NodeHandle<'static, Zone>) -> R) -> R {
+        work(self.holder.read().unwrap_or_else(PoisonError::into_inner).handle())
     }
 
     pub(super) fn owner_grant(&self) -> Result<Grant<'static, Zone>, Denied> {
-        match &self.holder {
+        match &*self.holder.read().unwrap_or_else(PoisonError::into_inner) {
             Holder::Ordinary(_) => Err(Denied::NotPrivate { node: self.node }),
             Holder::Private(owner) => owner.grant(),
         }
     }
 
+    /// Whether the node consents to a placement.
+    pub(super) fn check(&self, placement: Placement) -> Result<(), Denied> {
+        let (node, is_private) = (self.node, self.is_private());
+        match placement {
+            Placement::Owner(_) if !is_private => Err(Denied::NotPrivate { node }),
+            Placement::Bound(_) if is_private && !self.features.contains(Features::USER_NUMA) => {
+                Err(Denied::NotOpened { node, reason: Reason::UserPolicy, door: Features::USER_NUMA })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Lets nothing new land here.
     pub(super) fn drain(&self) -> Result<(), Stale> {
-        self.handle().drain()?;
+        self.with_handle(|handle| handle.drain())?;
         self.compressed().into_iter().for_each(|compressed| compressed.drain());
         Ok(())
     }
@@ -99,23 +149,29 @@ impl Site {
     pub(super) fn resume(&self) {
         self.compressed().into_iter().for_each(|compressed| compressed.resume());
         // Only a node that was given up is stale, and then there is nothing to resume.
-        let _ = self.handle().resume();
+        let _ = self.with_handle(|handle| handle.resume());
     }
 
     pub(super) const fn is_private(&self) -> bool {
-        matches!(self.holder, Holder::Private(_))
+        !matches!(self.kind, Kind::Ordinary)
     }
 
-    pub(super) fn compressed(&self) -> Option<&Arc<Compressed>> {
-        self.compressed.as_ref()
+    pub(super) fn compressed(&self) -> Option<Arc<Compressed>> {
+        self.compressed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Which life of the node this is: it changes when the node is unplugged, and again when it is plugged in.
+    pub(super) fn life(&self) -> u32 {
+        // Acquire pairs with the Release of the changes: who sees a life sees the node's holder and service.
+        self.life.load(Ordering::Acquire)
     }
 
     pub(super) fn is_unplugged(&self) -> bool {
-        self.unplugged.load(Ordering::Relaxed)
+        self.life() % 2 == 0
     }
 
     pub(super) fn set_unplugged(&self) {
-        self.unplugged.store(true, Ordering::Relaxed);
+        self.life.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn free_frames(&self) -> u64 {

@@ -3,10 +3,11 @@
 use core::fmt;
 
 use pnode_compress::cram::LifeError;
-use pnode_core::{NodeId, OfflineError, Request, Stale, UnregisterError};
+use pnode_core::{NodeId, OfflineError, RegisterError, Stale, UnregisterError};
 
-use super::mapping::{Region, State};
+use super::region::{Region, State};
 use super::site::Site;
+use super::spec::BuildError;
 use super::{Machine, Shared};
 use crate::fault::FaultError;
 
@@ -72,11 +73,25 @@ impl Machine {
     pub fn unplug(&self, node: NodeId) -> Result<Unplugged, UnplugError> {
         let shared = &*self.shared;
         let site = shared.site(node).ok_or(UnplugError::Unknown { node })?;
-        site.drain().map_err(UnplugError::Stale)?;
-        let moved = shared.empty(site).inspect_err(|_| site.resume())?;
-        site.set_unplugged();
-        site.handle().unregister().map_err(UnplugError::Unregister)?;
+        let mut moved = 0;
+        if !site.is_unplugged() {
+            site.drain().map_err(UnplugError::Stale)?;
+            moved = shared.empty(site).inspect_err(|_| site.resume())?;
+            site.set_unplugged();
+        }
+        site.with_handle(|handle| handle.unregister()).map_err(UnplugError::Unregister)?;
         Ok(Unplugged { pages: moved })
+    }
+
+    /// Brings a node back that was unplugged, with the claim and the size that it had. Its memory is all zero, and no
+    /// policy that named it before applies to it.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], [`BuildError::Register`] among them if it was not unplugged.
+    pub fn plug(&self, node: NodeId) -> Result<(), BuildError> {
+        let site = self.shared.site(node).ok_or(BuildError::Register(RegisterError::Unknown { node }))?;
+        site.plug(self.shared.nodes, &self.shared.arena)
     }
 }
 
@@ -100,7 +115,8 @@ impl Shared {
             }
             compressed.close(self).map_err(UnplugError::Service)?;
         }
-        site.handle().offline(site.frames).map_err(UnplugError::Offline)?;
+        site.with_handle(|handle| handle.offline(site.frames)).map_err(UnplugError::Offline)?;
+        site.backing.forget();
         Ok(moved)
     }
 }
@@ -110,32 +126,17 @@ impl Region {
     fn evacuate(&self, node: NodeId, moved: &mut usize) -> Result<(), FaultError> {
         for page in 0..self.pages.len() {
             let Some(mut cell) = self.lock(page) else { break };
-            match &cell.state {
-                State::Resident(frame) if frame.node() == node => {
-                    let new = self.shared.evacuation_frame(self.home)?;
-                    if let Err(error) = self.view.unmap(page, 1) {
-                        self.shared.give_back(new);
-                        return Err(FaultError::Kernel(error));
-                    }
-                    self.shared.copy(&new, frame);
-                    self.settle(&mut cell, State::Resident(new));
-                }
-                State::Stored { node: on, page: stored } if *on == node => {
-                    let stored = *stored;
-                    let unmap = |_: &_| self.view.unmap(page, 1).map_err(FaultError::Kernel);
-                    self.bring_back(page, &mut cell, node, stored, unmap)?;
-                }
-                _ => continue,
+            let is_there = match &cell.state {
+                State::Untouched => false,
+                State::Resident(frame) => frame.node() == node,
+                State::Stored { node: on, .. } => *on == node,
+            };
+            if is_there {
+                self.move_to_ordinary(page, &mut cell)?;
+                *moved += 1;
+                self.shared.counters.evacuated.add(1);
             }
-            *moved += 1;
-            self.shared.counters.evacuated.add(1);
         }
         Ok(())
-    }
-}
-
-impl Shared {
-    fn evacuation_frame(&self, home: NodeId) -> Result<pnode_core::Frame, FaultError> {
-        self.nodes.alloc(Request::page().prefer(home)).map_err(FaultError::NoFrame)
     }
 }
