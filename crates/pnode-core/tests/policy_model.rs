@@ -339,7 +339,16 @@ enum Step {
     Drain(u16),
     Resume(u16),
     Group(Set),
-    Set { slot: usize, mode: Mode, numbering: Numbering, named: Set, home: Option<u16>, cache: bool },
+    /// A new cpuset that all policies follow, as a host does it.
+    Follow(Set),
+    Set {
+        slot: usize,
+        mode: Mode,
+        numbering: Numbering,
+        named: Set,
+        home: Option<u16>,
+        cache: bool,
+    },
     Rebind(usize),
 }
 
@@ -371,6 +380,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => node.clone().prop_map(Step::Drain),
         1 => node.prop_map(Step::Resume),
         2 => set().prop_map(Step::Group),
+        3 => set().prop_map(Step::Follow),
         6 => policy.prop_map(|(slot, mode, numbering, named, home, cache)| {
             Step::Set { slot, mode, numbering, named, home, cache: cache && slot == 1 }
         }),
@@ -447,6 +457,10 @@ impl Both {
                     numbers(self.mems.private()),
                     self.group.private.iter().copied().collect::<Vec<_>>()
                 );
+            }
+            Step::Follow(asked) => {
+                self.apply(&Step::Group(asked.clone()));
+                (0..self.policies.len()).for_each(|slot| self.apply(&Step::Rebind(slot)));
             }
             Step::Set { slot, mode, numbering, named, home, cache } => {
                 let nodes: NodeMask = named.iter().copied().map(id).collect();
