@@ -57,12 +57,13 @@ impl WordZone {
     }
 
     fn update<E>(&self, mut change: impl FnMut(u64) -> Result<u64, E>) -> Result<u64, E> {
-        // Acquire pairs with the Release of the changes before: who takes a block sees all that its last user did, and
-        // who takes one after `reopen` sees all that came before that.
-        let mut seen = self.word.load(Ordering::Acquire);
+        // A refusal tells nothing but itself, so the loads that may lead to one need no order.
+        let mut seen = self.word.load(Ordering::Relaxed);
         loop {
             let next = change(seen)?;
-            match self.word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
+            // Acquire pairs with the Release of the changes before: who takes a block sees all that its last user did,
+            // and who takes one after `reopen` sees all that came before that.
+            match self.word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return Ok(next),
                 Err(now) => seen = now,
             }
@@ -126,16 +127,17 @@ impl FrameZone for WordZone {
     }
 
     fn isolate(&self) {
-        // Acquire pairs with the Release of the last alloc: who isolates sees every block that was handed out.
-        self.word.fetch_or(ISOLATED, Ordering::AcqRel);
+        // One word tells what is in use and whether more may be, so the order of changes to that word is all it takes.
+        self.word.fetch_or(ISOLATED, Ordering::Relaxed);
     }
 
     fn reopen(&self) {
         // Release pairs with the Acquire in `update`: who allocates because of this sees what came before.
-        self.word.fetch_and(!ISOLATED, Ordering::AcqRel);
+        self.word.fetch_and(!ISOLATED, Ordering::Release);
     }
 
     fn used_frames(&self) -> u64 {
+        // Acquire pairs with the Release of each free: who finds the zone empty sees all that its users did.
         u64::from((self.word.load(Ordering::Acquire) & IN_USE).count_ones())
     }
 }

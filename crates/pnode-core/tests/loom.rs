@@ -105,6 +105,27 @@ fn a_slot_that_turns_private_serves_no_walker() {
     });
 }
 
+/// A zone turns private and its old slot is used again by an ordinary zone: a walker that meets the slot's next word does
+/// not follow the slot's last reference.
+#[test]
+fn a_slot_that_stays_ordinary_does_not_lead_to_its_last_zone() {
+    explore(2, || {
+        let nodes = registry();
+        let (moving, next) = (zone(8), zone(16));
+        let ordinary = nodes.ordinary(NODE[0], MemoryClass::DRAM).unwrap();
+        ordinary.online(moving).unwrap();
+        let owner = private(nodes, NODE[1], Features::NONE);
+        let walker = thread::spawn(move || nodes.alloc(Request::page()).map(|frame| frame.pfn()));
+        let moved = ordinary.offline(moving.span()).is_ok();
+        if moved {
+            ordinary.online(next).unwrap();
+            owner.online(moving).unwrap();
+        }
+        let taken = walker.join().unwrap();
+        assert!(!(moved && taken == Ok(Pfn::new(8))), "{taken:?}");
+    });
+}
+
 /// A private zone moves to another private node under the walk of a grant holder.
 #[test]
 fn a_zone_that_changes_owners_serves_no_grant_of_the_first() {
@@ -154,6 +175,28 @@ fn a_walk_of_an_own_list_finds_what_stays() {
     what_stays_is_found(Request::page().this_node_only());
 }
 
+/// A zone comes online in a slot before that of one that stays: who finds it finds the other behind it.
+#[test]
+fn a_zone_that_comes_hides_none_behind_it() {
+    explore(3, || {
+        let nodes = registry();
+        let (passing, staying, coming) = (zone(8), zone(16), zone(24));
+        let ordinary = nodes.ordinary(NODE[0], MemoryClass::DRAM).unwrap();
+        let owner = private(nodes, NODE[1], Features::NONE);
+        ordinary.online(passing).unwrap();
+        ordinary.online(staying).unwrap();
+        ordinary.offline(passing.span()).unwrap();
+        // The slot's link now ends another list.
+        owner.online(passing).unwrap();
+        owner.offline(passing.span()).unwrap();
+        // Full, so that the walk goes on.
+        coming.alloc(Order::ZERO, MigrateType::Movable).unwrap();
+        let walker = thread::spawn(move || nodes.alloc(Request::page().this_node_only()));
+        ordinary.online(coming).unwrap();
+        assert_eq!(walker.join().unwrap().map(|frame| frame.pfn()), Ok(Pfn::new(16)));
+    });
+}
+
 /// The walker's epoch is new and so must its list be: the copy was empty before.
 #[test]
 fn a_list_is_as_new_as_its_epoch() {
@@ -170,7 +213,7 @@ fn a_list_is_as_new_as_its_epoch() {
 /// The frames that a zone keeps back are kept back from its first moment on, also from a walker with an older list.
 #[test]
 fn a_walker_that_finds_a_zone_finds_its_watermarks() {
-    explore(3, || {
+    explore(2, || {
         let nodes = registry();
         let (before, after) = (zone(8), zone(16));
         let ordinary = nodes.ordinary(NODE[0], MemoryClass::DRAM).unwrap();
@@ -234,6 +277,44 @@ fn a_frame_has_one_owner() {
         let other = thread::spawn(user);
         user();
         other.join().unwrap();
+    });
+}
+
+/// The contract of a zone on which the walk stands: who gets a block because of a reopening sees what came before it.
+#[test]
+fn who_takes_after_a_reopening_sees_what_came_before() {
+    explore(6, || {
+        let zone = zone(8);
+        let memory = Memory::new();
+        zone.isolate();
+        let taker = thread::spawn(move || {
+            if zone.alloc(Order::ZERO, MigrateType::Movable).is_ok() {
+                memory.touch();
+            }
+        });
+        memory.touch();
+        zone.reopen();
+        taker.join().unwrap();
+    });
+}
+
+/// The contract of a zone on which unplugging stands: isolated and empty, it is left by all its users for good.
+#[test]
+fn an_isolated_zone_that_is_empty_is_left_by_all() {
+    explore(6, || {
+        let zone = zone(8);
+        let memory = Memory::new();
+        let user = thread::spawn(move || {
+            if let Ok(pfn) = zone.alloc(Order::ZERO, MigrateType::Movable) {
+                memory.touch();
+                zone.free(pfn, Order::ZERO).unwrap();
+            }
+        });
+        zone.isolate();
+        if zone.used_frames() == 0 {
+            memory.touch();
+        }
+        user.join().unwrap();
     });
 }
 
@@ -351,9 +432,11 @@ fn a_service_is_found_whole() {
         owner.online(zone(8)).unwrap();
         let memory = Memory::new();
         let caller = thread::spawn(move || {
-            nodes.with_service(NODE[1], |service| {
+            let serviced = nodes.state(NODE[1]).unwrap().is_serviced();
+            let found = nodes.with_service(NODE[1], |service| {
                 service.ops().memory_failure(pnode_core::ops::NoSleep::here(), Pfn::new(8));
-            })
+            });
+            assert!(!serviced || found.is_some());
         });
         memory.touch();
         owner.serve(shared(Service::new(shared(Toucher(memory))))).unwrap();

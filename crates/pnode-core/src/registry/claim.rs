@@ -103,3 +103,26 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         if same_class && doors(slot) == features { Ok(()) } else { Err(RegisterError::Busy { node }) }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::distance::Distances;
+    use crate::registry::Storage;
+    use crate::small::WordZone;
+
+    #[test]
+    fn an_id_without_generations_left_is_spent() {
+        let node = NodeId::new(0).unwrap();
+        let mut storage = Storage::<WordZone, 1, 1>::new();
+        let nodes = Nodes::<WordZone>::new(storage.slots(), Distances::uniform(1).unwrap()).unwrap();
+        let mut last = Word(0).generation();
+        while let Some(next) = last.next() {
+            last = next;
+        }
+        let slot = nodes.slot(node).unwrap();
+        slot.word.store(Word::new(last, Facts::NONE, 0).0, Ordering::Relaxed);
+        assert_eq!(nodes.ordinary(node, MemoryClass::DRAM).err(), Some(RegisterError::Spent { node }));
+        assert_eq!(nodes.state(node).map(|state| state.is_registered()), Some(false));
+    }
+}

@@ -81,12 +81,9 @@ impl<'m, Z: FrameZone, L: RawLock> NodeHandle<'m, Z, L> {
         let private = word.facts().has(Facts::PRIVATE);
         let owner = if private { Owned::private(node) } else { Owned::ordinary(node) };
         free.set_watermarks(marks);
-        // The word before the reference: a walker that finds this zone's reference finds this zone's word when it looks
-        // again after taking a block.
         free.store(free.load().taken_by(owner));
         free.source.publish(zone);
-        // A zone that was isolated when it last went offline hands out again. After the word, so that whoever takes a
-        // block because of this sees the word.
+        // A zone that was isolated when it last went offline hands out again.
         zone.reopen();
         self.nodes.chain(node, slot, &admin);
         self.set_facts(slot, |facts| facts.with(Facts::MEMORY))?;
@@ -141,6 +138,8 @@ impl<'m, Z: FrameZone, L: RawLock> NodeHandle<'m, Z, L> {
             return Err(OfflineError::StillUsed { range, frames });
         }
         let slot = self.slot()?;
+        // The word goes first, so that whoever meets this zone or this slot in other hands finds its word gone; the
+        // reference goes before the slot's next word, so that nobody follows it under that word.
         gone.store(gone.load().vacant());
         gone.source.withdraw();
         self.nodes.chain(self.id(), slot, &admin);

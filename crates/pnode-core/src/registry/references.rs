@@ -123,3 +123,18 @@ impl<Z: FrameZone, L: RawLock> Drop for Reference<'_, '_, Z, L> {
         self.nodes.release(self.node);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_reference_is_the_last() {
+        let node = NodeId::new(3).unwrap();
+        let facts = Facts::REGISTERED.with(Facts::PRIVATE);
+        let generation = Word(0).generation();
+        let most = held(Word::new(generation, facts, u32::MAX - 1), node).unwrap();
+        assert!(most == Word::new(generation, facts, u32::MAX), "the count does not reach the facts");
+        assert_eq!(held(most, node).err(), Some(Denied::TooManyReferences { node }));
+    }
+}

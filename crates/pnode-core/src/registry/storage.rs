@@ -121,7 +121,8 @@ impl<Z> ZoneSlot<'_, Z> {
 
     #[inline]
     pub(super) fn load(&self) -> ZoneWord {
-        // Acquire pairs with the Release in `store`: who sees a zone sees its watermarks.
+        // Acquire pairs with the Release in `store`: who sees a zone's word sees its watermarks, and does not find the
+        // zone that had the slot before.
         ZoneWord(self.word.load(Ordering::Acquire))
     }
 

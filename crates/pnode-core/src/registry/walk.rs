@@ -325,7 +325,8 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         depth: Depth,
     ) -> Result<Frame, Missed> {
         let mut missed = Missed::Passed;
-        let mut zone = first.load(Ordering::Relaxed);
+        // Acquire, here and below, pairs with the Release in `chain`: who follows a link sees where it leads on to.
+        let mut zone = first.load(Ordering::Acquire);
         // The chain may be rewritten while it is walked: no walk is longer than there are zones.
         for _ in 0..self.zones.len() {
             let Some(slot) = self.zones.get(usize::from(zone)) else { break };
@@ -333,7 +334,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
                 Ok(frame) => return Ok(frame),
                 Err(why) => missed = missed.max(why),
             }
-            zone = slot.next.load(Ordering::Relaxed);
+            zone = slot.next.load(Ordering::Acquire);
         }
         Err(missed)
     }
@@ -384,12 +385,12 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             Depth::Min => slot.min.load(Ordering::Relaxed),
             Depth::Emergency => 0,
         };
-        if kept > 0 && keeps_back(slot, kept, request) {
+        if kept > 0 && keeps_back(slot, source, kept, request) {
             return Err(Missed::KeptBack);
         }
         let pfn = source.alloc(order, request.migrate_type()).map_err(|_| Missed::Passed)?;
-        // A zone that changed hands was isolated, got its new word and was reopened, in this order. If the block was
-        // there because of that reopening, this load sees the new word; the source's own acquire orders it.
+        // A slot lost its word before its zone was published or reopened elsewhere. Who got a block because of either
+        // sees that here: of a publication by the Acquire in `get`, of a reopening by that of the source's `alloc`.
         let now = slot.load();
         if now != word && !now.same_use(word) {
             // The block was handed out a moment ago, so its source takes it back.
@@ -443,11 +444,10 @@ fn descend(request: &Request<'_>, mut walk: impl FnMut(Depth) -> Result<Frame, M
 
 /// Whether the zone has no more to spare than the `kept` frames, of which the lowmem reserve is open to the unmovable.
 #[cold]
-fn keeps_back<Z: FrameZone>(slot: &ZoneSlot<'_, Z>, kept: u64, request: &Request<'_>) -> bool {
+fn keeps_back<Z: FrameZone>(slot: &ZoneSlot<'_, Z>, source: &Z, kept: u64, request: &Request<'_>) -> bool {
     let open = match request.migrate_type() {
         MigrateType::Unmovable => slot.lowmem.load(Ordering::Relaxed),
         MigrateType::Movable | MigrateType::Huge => 0,
     };
-    let wanted = kept.saturating_sub(open).saturating_add(request.block_order().frames());
-    slot.source.get().is_none_or(|source| source.free_frames() < wanted)
+    source.free_frames() < kept.saturating_sub(open).saturating_add(request.block_order().frames())
 }

@@ -69,11 +69,12 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     pub(super) fn chain(&self, node: NodeId, slot: &NodeSlot<'m>, admin: &Guard<'_, Admin<'m>, L>) {
         let mut next = END;
         for (index, zone, _) in self.zones_of(node, admin).rev() {
-            // Release pairs with the fence in `walk`: who read this link sees the epoch of the change before this one.
+            // Release pairs with the Acquire in `walk_own`: who follows this link finds the rest of the list, and sees the
+            // epoch of the change before this one.
             zone.next.store(next, Ordering::Release);
             next = index as u16;
         }
-        // Release pairs with the fence in `walk`, as above.
+        // Release pairs with the Acquire in `walk_own`, as above.
         slot.first.store(next, Ordering::Release);
     }
 }

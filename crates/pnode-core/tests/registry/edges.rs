@@ -1,0 +1,201 @@
+//! The edges that neither small worlds nor random steps reach: limits, bad storage, callbacks, and the table of who is
+//! served from where.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pnode_core::registry::{ListSlot, NodeRecord, NodeSlot, Slots, ZoneSlot};
+use pnode_core::{
+    AllocError, DistanceError, Distances, Features, FrameRange, MemoryClass, NodeId, NodeIdTooLarge,
+    NodeMask, NodeOps, Nodes, Owner, Pfn, Private, Reason, RegisterError, Request, Service, Storage,
+    StorageError, UnregisterError, WordZone,
+};
+
+use super::step::id;
+
+fn zone(start: u64, frames: u64) -> WordZone {
+    WordZone::new(FrameRange::new(Pfn::new(start), frames).unwrap()).unwrap()
+}
+
+/// A registry of `nodes` nodes and 1 zone with these lengths of records, scratch and lists.
+fn built(nodes: usize, distances: usize, zones: usize, lengths: [usize; 3]) -> Result<usize, StorageError> {
+    let [records, scratch, lists] = lengths;
+    let mut node_slots: Vec<_> = (0..nodes).map(|_| NodeSlot::new()).collect();
+    let mut zone_slots: Vec<_> = (0..zones).map(|_| ZoneSlot::<WordZone>::new()).collect();
+    let mut lists: Vec<_> = (0..lists).map(|_| ListSlot::new()).collect();
+    let slots = Slots {
+        nodes: &mut node_slots,
+        records: &mut vec![NodeRecord::new(); records],
+        zones: &mut zone_slots,
+        scratch: &mut vec![0; scratch],
+        lists: &mut lists,
+    };
+    Ok(Nodes::<WordZone>::new(slots, Distances::uniform(distances).unwrap())?.capacity())
+}
+
+#[test]
+fn storage_that_does_not_fit_is_refused() {
+    assert_eq!(built(2, 2, 3, [2, 3, 12]), Ok(2));
+    assert_eq!(built(2, 3, 3, [2, 3, 12]), Err(StorageError::Nodes { slots: 2, distances: 3 }));
+    assert_eq!(built(2, 2, 0, [2, 0, 0]), Err(StorageError::Zones { slots: 0 }));
+    let many = usize::from(u16::MAX);
+    assert_eq!(built(1, 1, many, [1, many, 2 * many]), Err(StorageError::Zones { slots: many }));
+    for (lengths, field, length, wanted) in [
+        ([1, 3, 12], "records", 1, 2),
+        ([3, 3, 12], "records", 3, 2),
+        ([2, 2, 12], "scratch", 2, 3),
+        ([2, 3, 11], "lists", 11, 12),
+        ([2, 3, 13], "lists", 13, 12),
+    ] {
+        assert_eq!(built(2, 2, 3, lengths), Err(StorageError::Length { field, length, wanted }));
+    }
+}
+
+#[test]
+fn the_last_of_1024_nodes_is_served_and_there_is_no_next_one() {
+    assert_eq!(NodeId::new(1024), Err(NodeIdTooLarge { number: 1024 }));
+    assert_eq!(Distances::uniform(1025).unwrap_err(), DistanceError::Nodes { nodes: 1025 });
+    assert_eq!(Distances::uniform(0).unwrap_err(), DistanceError::Nodes { nodes: 0 });
+    let memory = zone(0, 1);
+    let mut storage = Storage::<WordZone, 1024, 1>::new();
+    let nodes = Nodes::new(storage.slots(), Distances::uniform(1024).unwrap()).unwrap();
+    let last = id(1023);
+    nodes.ordinary(last, MemoryClass::DRAM).unwrap().online(&memory).unwrap();
+    for from in [Request::page(), Request::page().prefer(last), Request::page().prefer(last).this_node_only()]
+    {
+        let frame = nodes.alloc(from).unwrap();
+        assert_eq!(frame.node(), last);
+        nodes.free(frame).unwrap();
+    }
+    assert_eq!(nodes.states().memory, NodeMask::of(last));
+}
+
+#[test]
+fn distances_that_are_none_are_refused() {
+    let entry = |table: &[u8]| Distances::from_table(2, table).unwrap_err();
+    let bad = |from, to, distance| DistanceError::Entry { from: id(from), to: id(to), distance };
+    assert_eq!(entry(&[10, 0, 20, 10]), bad(0, 1, 0));
+    assert_eq!(entry(&[10, 9, 20, 10]), bad(0, 1, 9));
+    assert_eq!(entry(&[10, 10, 20, 10]), bad(0, 1, 10));
+    assert_eq!(entry(&[10, 20, 20, 11]), bad(1, 1, 11));
+    assert_eq!(entry(&[0, 20, 20, 10]), bad(0, 0, 0));
+    assert_eq!(entry(&[10, 20, 20]), DistanceError::Size { entries: 3, wanted: 4 });
+    assert!(Distances::from_table(2, &[10, 255, 11, 10]).is_ok());
+}
+
+/// Who is served from where: A and B ordinary, C and D private, after the table of the Linux series (mail of 6 May 2026)
+/// with a grant where that one has a flag.
+#[test]
+fn requests_are_served_from_where_the_table_says() {
+    let zones: [WordZone; 4] = std::array::from_fn(|node| zone(64 * node as u64, 1));
+    let mut storage = Storage::<WordZone, 4, 4>::new();
+    // Seen from C, B is nearer than A.
+    let table = [10, 20, 30, 40, 20, 10, 30, 40, 30, 20, 10, 15, 40, 30, 15, 10];
+    let nodes = Nodes::new(storage.slots(), Distances::from_table(4, &table).unwrap()).unwrap();
+    let [a, b, c, d] = [0, 1, 2, 3].map(id);
+    for (node, zone) in [a, b].into_iter().zip(&zones) {
+        nodes.ordinary(node, MemoryClass::DRAM).unwrap().online(zone).unwrap();
+    }
+    let [owner_c, owner_d] =
+        [c, d].map(|node| nodes.register(node, Private::class(MemoryClass::FAR), Features::NONE).unwrap());
+    owner_c.online(&zones[2]).unwrap();
+    owner_d.online(&zones[3]).unwrap();
+    let grant = owner_c.grant().unwrap();
+    let mask = |nodes: &[NodeId]| nodes.iter().copied().collect::<NodeMask>();
+
+    // Each request is made until it fails: the order of the nodes that serve it, and the error that ends it.
+    let ordinary = |request: Request<'_>| served(|| nodes.alloc(request), |frame| nodes.free(frame).unwrap());
+    let granted = |request: Request<'_>| served(|| grant.alloc(request), |frame| nodes.free(frame).unwrap());
+    let out = AllocError::NoMemory { order: pnode_core::Order::ZERO };
+    let page = Request::page();
+    assert_eq!(ordinary(page.prefer(c)), (vec![b, a], out));
+    assert_eq!(ordinary(page.prefer(c).nodemask(&NodeMask::ALL)), (vec![b, a], out));
+    assert_eq!(ordinary(page.prefer(a)), (vec![a, b], out));
+    assert_eq!(ordinary(page.prefer(c).this_node_only()), (vec![], AllocError::Private { node: c }));
+    assert_eq!(ordinary(page.prefer(a).nodemask(&mask(&[a, c]))), (vec![a], out));
+    assert_eq!(ordinary(page.prefer(c).nodemask(&mask(&[c, d]))), (vec![], AllocError::Masked { node: c }));
+    assert_eq!(ordinary(page.nodemask(&NodeMask::EMPTY)), (vec![], AllocError::Masked { node: a }));
+    assert_eq!(
+        ordinary(page.prefer(a).this_node_only().nodemask(&mask(&[b]))),
+        (vec![], AllocError::Masked { node: a })
+    );
+    assert_eq!(granted(page), (vec![c], out));
+    assert_eq!(granted(page.prefer(c).this_node_only()), (vec![c], out));
+    assert_eq!(granted(page.nodemask(&mask(&[c, d]))), (vec![c], out));
+    assert_eq!(granted(page.nodemask(&mask(&[a, c, d]))), (vec![c], out));
+    assert_eq!(granted(page.nodemask(&mask(&[a, d]))), (vec![], AllocError::Masked { node: c }));
+    for preferred in [a, d] {
+        let other = AllocError::OtherNode { granted: c, preferred };
+        assert_eq!(granted(page.prefer(preferred)), (vec![], other));
+    }
+}
+
+/// The nodes that serve, one after the other, until nobody does.
+fn served(
+    mut alloc: impl FnMut() -> Result<pnode_core::Frame, AllocError>,
+    free: impl Fn(pnode_core::Frame),
+) -> (Vec<NodeId>, AllocError) {
+    let mut frames = Vec::new();
+    let error = loop {
+        match alloc() {
+            Ok(frame) => frames.push(frame),
+            Err(error) => break error,
+        }
+    };
+    let nodes = frames.iter().map(pnode_core::Frame::node).collect();
+    frames.into_iter().for_each(free);
+    (nodes, error)
+}
+
+#[test]
+fn every_grant_is_counted() {
+    let mut storage = Storage::<WordZone, 2, 1>::new();
+    let nodes = Nodes::new(storage.slots(), Distances::uniform(2).unwrap()).unwrap();
+    let owner: Owner<'_, WordZone> =
+        nodes.register(id(1), Private::class(MemoryClass::FAR), Features::PIN).unwrap();
+    let mut grants = Vec::new();
+    for references in 1..=500 {
+        grants.push(owner.grant().unwrap());
+        grants.push(nodes.grant(id(1), Reason::Pin).unwrap());
+        let error = UnregisterError::Referenced { node: id(1), references: 2 * references };
+        assert_eq!(owner.unregister(), Err(error));
+    }
+    grants.truncate(1);
+    assert_eq!(owner.unregister(), Err(UnregisterError::Referenced { node: id(1), references: 1 }));
+    // A grant that is forgotten is never given back: the node stays, closed to nobody's harm.
+    std::mem::forget(grants.pop());
+    assert_eq!(owner.unregister(), Err(UnregisterError::Referenced { node: id(1), references: 1 }));
+    assert_eq!(nodes.ordinary(id(1), MemoryClass::DRAM).err(), Some(RegisterError::Busy { node: id(1) }));
+}
+
+struct Quiet;
+
+impl NodeOps for Quiet {}
+
+#[test]
+fn a_callback_holds_its_node_even_if_it_unwinds() {
+    let memory = zone(0, 1);
+    let ops = Quiet;
+    let service = Service::new(&ops);
+    let mut storage = Storage::<WordZone, 1, 1>::new();
+    let nodes = Nodes::new(storage.slots(), Distances::uniform(1).unwrap()).unwrap();
+    let owner = nodes.register(id(0), Private::class(MemoryClass::FAR), Features::NONE).unwrap();
+    owner.online(&memory).unwrap();
+    owner.serve(&service).unwrap();
+    let within = nodes.with_service(id(0), |_| {
+        // The whole teardown happens under a running callback; only the last step must wait for it.
+        owner.drain().unwrap();
+        owner.end_service().unwrap();
+        owner.offline(FrameRange::new(Pfn::new(0), 1).unwrap()).unwrap();
+        assert!(nodes.with_service(id(0), |_| ()).is_none());
+        owner.unregister()
+    });
+    assert_eq!(within, Some(Err(UnregisterError::Referenced { node: id(0), references: 1 })));
+    owner.resume().unwrap();
+    owner.online(&memory).unwrap();
+    owner.serve(&service).unwrap();
+    let unwound = catch_unwind(AssertUnwindSafe(|| {
+        nodes.with_service(id(0), |_| std::panic::resume_unwind(Box::new("a callback fails")));
+    }));
+    assert!(unwound.is_err());
+    assert_eq!(nodes.state(id(0)).map(|state| state.references()), Some(0));
+}

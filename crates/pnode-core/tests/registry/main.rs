@@ -1,0 +1,9 @@
+//! The registry against its rules: every small life, random large ones, and the edges that neither reaches.
+
+mod edges;
+mod life;
+mod model;
+mod real;
+mod rules;
+mod step;
+mod stress;
