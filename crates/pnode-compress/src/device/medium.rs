@@ -60,6 +60,10 @@ pub struct DeviceMedium<'d, 'm, L: RawLock = SpinLock> {
     payload: usize,
     /// The last reading, which is all that is known without the bound.
     reading: u64,
+    /// When it was taken.
+    read_at: u64,
+    /// Bytes of pages that have left and were not scrubbed, though somebody says so.
+    dead: u64,
 }
 
 impl<'d, 'm, L: RawLock> DeviceMedium<'d, 'm, L> {
@@ -75,7 +79,18 @@ impl<'d, 'm, L: RawLock> DeviceMedium<'d, 'm, L> {
             (*device.config(), device.used())
         };
         let (page, physical, payload) = (config.page, config.physical, config.payload.max(1));
-        Self { device, bound, clock, safeguards, page, physical, payload, reading }
+        Self {
+            device,
+            bound,
+            clock,
+            safeguards,
+            page,
+            physical,
+            payload,
+            reading,
+            read_at: clock.load(Ordering::Relaxed),
+            dead: 0,
+        }
     }
 
     /// Takes a reading.
@@ -85,7 +100,12 @@ impl<'d, 'm, L: RawLock> DeviceMedium<'d, 'm, L> {
             reading = self.device.lock().used();
             reading
         });
-        self.reading = reading;
+        (self.reading, self.read_at) = (reading, self.now());
+    }
+
+    /// How long ago the device last told its use, by a poll or with the answer to a trim.
+    pub fn reading_age(&self) -> u64 {
+        self.now().saturating_sub(self.read_at)
     }
 
     /// Writes to a resident page where it is, which the fence is there to prevent: for experiments without it.
@@ -97,14 +117,14 @@ impl<'d, 'm, L: RawLock> DeviceMedium<'d, 'm, L> {
         self.clock.load(Ordering::Relaxed)
     }
 
-    /// Acts as if `pages` had been scrubbed: what a driver does that says so and does not.
+    /// Answers as if `pages` had been scrubbed: what a driver does that says so and does not.
     fn pretend(&mut self, pages: &[Resident]) {
         let device = self.device.lock();
-        let sizes: u64 = pages.iter().map(|page| u64::from(device.size(page.frame()))).sum();
+        self.dead += pages.iter().map(|page| u64::from(device.size(page.frame()))).sum::<u64>();
+        let pretended = device.used().saturating_sub(self.dead);
         drop(device);
-        self.reading = self.reading.saturating_sub(sizes);
-        let reading = self.reading;
-        self.bound.refresh(|| reading);
+        self.bound.refresh(|| pretended);
+        (self.reading, self.read_at) = (pretended, self.now());
     }
 
     /// One trim command. Tells whether it was carried out.
@@ -116,7 +136,9 @@ impl<'d, 'm, L: RawLock> DeviceMedium<'d, 'm, L> {
             answer = device.trim(pages.iter().map(|page| page.frame()), now);
             answer.unwrap_or(device.used())
         });
-        self.reading = answer.unwrap_or(self.reading);
+        if let Some(used) = answer {
+            (self.reading, self.read_at) = (used, now);
+        }
         answer.is_some()
     }
 }
@@ -135,7 +157,13 @@ impl<L: RawLock> Medium for DeviceMedium<'_, '_, L> {
         };
         // The worst case: how well the page compresses is known only afterwards, and then only to the device.
         let announced = self.bound.announce(self.page.bytes() as u64, limit).ok_or(WriteError::Full)?;
-        self.device.lock().write(frame, page, now);
+        let mut device = self.device.lock();
+        if !self.safeguards.has(Safeguard::Scrub) {
+            // What was dead here is overwritten.
+            self.dead = self.dead.saturating_sub(device.size(frame).into());
+        }
+        device.write(frame, page, now);
+        drop(device);
         announced.landed();
         Ok(())
     }

@@ -1,0 +1,515 @@
+//! A host in small: pages in ordinary memory, in a compressed device, and in swap; a load that reads, writes and frees
+//! them; and a check of every byte that comes back. Driven by a seed, so a run can be repeated.
+#![allow(dead_code, reason = "each user needs a part of it")]
+
+use pnode_compress::codec::Scratch;
+use pnode_compress::cram::{
+    Balloon, BalloonStep, Bound, Copied, Cram, Curve, DemoteError, FaultError, Handler, Pressure, RateLimit,
+    Resident, Retry,
+};
+use pnode_compress::device::{
+    Cell, Device, DeviceConfig, DeviceMedium, DeviceStorage, Interrupt, Safeguard, Safeguards,
+};
+use pnode_core::sync::{AtomicU64, Lock, Ordering, SpinLock};
+
+pub(crate) const PAGE: usize = 4096;
+
+/// What the load writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Mostly what compresses, as before.
+    Steady,
+    /// What does not compress at all, after the first fifth of the events.
+    Storm,
+}
+
+/// What is to be simulated.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Pages that the load uses.
+    pub(crate) pages: usize,
+    /// Frames that the node advertises.
+    pub(crate) advertised: u32,
+    /// The device's memory in bytes.
+    pub(crate) physical: u64,
+    /// Pages that ordinary memory holds.
+    pub(crate) ordinary: usize,
+    pub(crate) events: u64,
+    pub(crate) load: Load,
+    pub(crate) safeguards: Safeguards,
+    /// Trims that fail and promotions that find no memory, in thousandths.
+    pub(crate) faults: u32,
+    pub(crate) seed: u64,
+}
+
+/// Everything that a run is lent.
+pub(crate) struct Memory {
+    contents: Vec<u8>,
+    cells: Vec<Cell>,
+    ring: Vec<u32>,
+    scratch: Box<Scratch>,
+    buffer: Vec<u8>,
+    words: Vec<AtomicU64>,
+    deferred: Vec<Resident>,
+}
+
+impl Memory {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let frames = plan.advertised as usize;
+        Self {
+            contents: vec![0; frames * PAGE],
+            cells: vec![Cell::default(); frames],
+            ring: vec![0; 64],
+            scratch: Box::new(Scratch::new()),
+            buffer: vec![0; PAGE],
+            words: (0..Cram::words(plan.advertised)).map(|_| AtomicU64::new(0)).collect(),
+            deferred: vec![Resident::NOBODY; 32],
+        }
+    }
+}
+
+/// Where a page of the load is.
+enum Place {
+    /// Never written, or freed.
+    Nowhere,
+    Ordinary(Vec<u8>),
+    Compressed(Resident),
+    Swap(Vec<u8>),
+    /// The device has lost it.
+    Lost,
+}
+
+/// What there is to see at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sample {
+    pub(crate) event: u64,
+    pub(crate) used: u64,
+    pub(crate) bound: u64,
+    pub(crate) original: u64,
+    pub(crate) residents: u64,
+    pub(crate) ballooned: u64,
+    pub(crate) pressure: u16,
+    pub(crate) poisoned: u64,
+    pub(crate) swapped: u64,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) demoted: u64,
+    pub(crate) refused: u64,
+    pub(crate) promoted: u64,
+    pub(crate) freed: u64,
+    pub(crate) retried: u64,
+    pub(crate) trimmed: u64,
+    pub(crate) zeroed: u64,
+    pub(crate) poisoned: u64,
+    pub(crate) overruns: u64,
+    pub(crate) verified: u64,
+    /// The bound was seen below what the device used.
+    pub(crate) bound_broken: u64,
+    /// Frames whose scrubbing does not add up: 0 if each was scrubbed once.
+    pub(crate) unscrubbed: i64,
+    /// Bytes that the device used after the last page had left.
+    pub(crate) left_over: u64,
+    /// What went wrong in the service itself; empty if nothing did.
+    pub(crate) wrong: Vec<String>,
+}
+
+/// SplitMix64.
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ mixed >> 31
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+    }
+}
+
+/// One run. `first` has the contents that the load writes while it is steady, page by page, over and over; `each` sees a
+/// sample now and then.
+pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn FnMut(&Sample)) -> Outcome {
+    let config = DeviceConfig {
+        low: plan.physical / 64,
+        recovered: plan.physical / 16,
+        // A control path so slow that nobody should rely on it.
+        latency: 2000,
+        payload: 16,
+        failing: plan.faults,
+        seed: plan.seed,
+        ..DeviceConfig::new(plan.physical)
+    };
+    let storage = DeviceStorage {
+        contents: &mut memory.contents,
+        cells: &mut memory.cells,
+        ring: &mut memory.ring,
+        scratch: &mut memory.scratch,
+        buffer: &mut memory.buffer,
+    };
+    let device: Lock<_, SpinLock> = Lock::new(Device::new(config, storage).expect("the storage fits"));
+    let (bound, clock) = (Bound::new(0), AtomicU64::new(0));
+    let curve = if plan.safeguards.has(Safeguard::Admission) {
+        Curve::new(800, 960, 985).expect("rising marks")
+    } else {
+        Curve::new(999, 1000, 1000).expect("rising marks")
+    };
+    let cram = Cram::new(plan.advertised, curve, &mut memory.words).expect("there are words for each frame");
+    let medium = DeviceMedium::new(&device, &bound, &clock, plan.safeguards);
+    let handler = cram.deferring(medium, &mut memory.deferred);
+    let mut host = Host {
+        plan,
+        first,
+        chance: Chance(plan.seed),
+        pages: (0..plan.pages).map(|_| Place::Nowhere).collect(),
+        truth: vec![Vec::new(); plan.pages],
+        ordinary: 0,
+        cold: 0,
+        unused: 0,
+        frame: vec![0; PAGE],
+        handler,
+        outcome: Outcome::default(),
+        balloon: Balloon::new(),
+        target: 0,
+        limit: RateLimit::new(1, 8, 0),
+    };
+    let every = (plan.events / 200).max(1);
+    for event in 0..plan.events {
+        clock.store(event, Ordering::Relaxed);
+        host.event(event);
+        host.react(&device, event);
+        let used = device.lock().used();
+        if bound.bytes() < used {
+            host.outcome.bound_broken += 1;
+        }
+        if event % every == 0 || event + 1 == plan.events {
+            let sample = host.sample(event, used, bound.bytes());
+            host.outcome.samples.push(sample);
+            each(&sample);
+        }
+    }
+    host.tear_down();
+    let stats = cram.stats();
+    let mut outcome = std::mem::take(&mut host.outcome);
+    outcome.unscrubbed =
+        (stats.promoted + stats.freed + host.unused) as i64 - (stats.trimmed + stats.zeroed) as i64;
+    drop(host);
+    outcome.left_over = device.lock().used();
+    outcome.overruns = device.lock().overruns();
+    outcome.demoted = stats.demoted;
+    outcome.refused = stats.refused;
+    outcome.promoted = stats.promoted;
+    outcome.freed = stats.freed;
+    outcome.retried = stats.retried;
+    outcome.trimmed = stats.trimmed;
+    outcome.zeroed = stats.zeroed;
+    outcome
+}
+
+type DeviceHandler<'h> = Handler<'h, 'h, DeviceMedium<'h, 'h>>;
+
+struct Host<'h> {
+    plan: &'h Plan,
+    first: &'h [u8],
+    chance: Chance,
+    pages: Vec<Place>,
+    /// What each page should hold.
+    truth: Vec<Vec<u8>>,
+    ordinary: usize,
+    /// Where the search for a cold page goes on.
+    cold: usize,
+    /// Frames that were taken for a page that the device then had no room for.
+    unused: u64,
+    frame: Vec<u8>,
+    handler: DeviceHandler<'h>,
+    outcome: Outcome,
+    balloon: Balloon,
+    target: u32,
+    limit: RateLimit,
+}
+
+impl Host<'_> {
+    fn event(&mut self, event: u64) {
+        let page = self.chance.below(self.plan.pages as u64) as usize;
+        match self.chance.below(100) {
+            0..35 => self.read(page),
+            35..70 => self.write(page, event),
+            70..73 => self.free(page),
+            _ => self.demote_a_cold_page(),
+        }
+    }
+
+    /// New contents for a page.
+    fn contents(&mut self, event: u64) -> Vec<u8> {
+        let storm = self.plan.load == Load::Storm && event > self.plan.events / 5;
+        let noisy = if storm { 95 } else { 5 };
+        if self.chance.below(100) < noisy {
+            return (0..PAGE / 8).flat_map(|_| self.chance.next().to_le_bytes()).collect();
+        }
+        let pages = self.first.len() / PAGE;
+        let start = self.chance.below(pages as u64) as usize * PAGE;
+        let mut page = self.first[start..start + PAGE].to_vec();
+        page[..8].copy_from_slice(&self.chance.next().to_le_bytes());
+        page
+    }
+
+    fn wrong(&mut self, what: impl std::fmt::Display) {
+        if self.outcome.wrong.len() < 10 {
+            self.outcome.wrong.push(what.to_string());
+        }
+    }
+
+    fn check(&mut self, page: usize) {
+        self.outcome.verified += 1;
+        if self.frame != self.truth[page] {
+            self.wrong(format_args!("page {page} came back with other contents"));
+        }
+    }
+
+    fn lose(&mut self, page: usize) {
+        self.outcome.poisoned += 1;
+        if let Place::Compressed(resident) = std::mem::replace(&mut self.pages[page], Place::Lost) {
+            // The process is told, and its page freed.
+            if let Err(error) = self.handler.free(resident) {
+                self.wrong(format_args!("freeing a lost page: {error}"));
+            }
+        }
+    }
+
+    fn read(&mut self, page: usize) {
+        match &self.pages[page] {
+            Place::Compressed(resident) => match self.handler.read(*resident, &mut self.frame) {
+                Ok(()) => self.check(page),
+                Err(FaultError::Poisoned) => self.lose(page),
+                Err(error) => self.wrong(error),
+            },
+            Place::Swap(_) => self.swap_in(page),
+            Place::Ordinary(bytes) => {
+                if *bytes != self.truth[page] {
+                    self.wrong(format_args!("page {page} changed in ordinary memory"));
+                }
+            }
+            Place::Nowhere | Place::Lost => {}
+        }
+    }
+
+    fn write(&mut self, page: usize, event: u64) {
+        let contents = self.contents(event);
+        if let Place::Compressed(resident) = self.pages[page] {
+            if !self.plan.safeguards.has(Safeguard::Fence) {
+                self.handler.medium().write_in_place(resident, &contents);
+                self.truth[page] = contents;
+                return;
+            }
+            self.promote(page, resident);
+        }
+        if matches!(self.pages[page], Place::Swap(_)) {
+            self.swap_in(page);
+        }
+        match &mut self.pages[page] {
+            Place::Ordinary(bytes) => bytes.clone_from(&contents),
+            Place::Nowhere | Place::Lost if self.ordinary < self.plan.ordinary => {
+                self.ordinary += 1;
+                self.pages[page] = Place::Ordinary(contents.clone());
+            }
+            // No memory for the write: the access is made again some time.
+            _ => return,
+        }
+        self.truth[page] = contents;
+    }
+
+    /// Promotes a resident page, if there is memory.
+    fn promote(&mut self, page: usize, resident: Resident) {
+        let starved =
+            self.chance.below(1000) < self.plan.faults.into() || self.ordinary >= self.plan.ordinary;
+        let promoted = self.handler.write_fault(resident).and_then(|promotion| match starved {
+            true => Err(promotion.no_memory()),
+            false => promotion.copy_to(&mut self.frame).map(Copied::finish),
+        });
+        match promoted {
+            Ok(()) => {
+                self.check(page);
+                self.ordinary += 1;
+                self.pages[page] = Place::Ordinary(self.frame.clone());
+            }
+            Err(FaultError::Retry(Retry::NoMemory)) if starved => {}
+            Err(FaultError::Poisoned) => self.lose(page),
+            Err(error) => self.wrong(error),
+        }
+    }
+
+    fn free(&mut self, page: usize) {
+        match std::mem::replace(&mut self.pages[page], Place::Nowhere) {
+            Place::Ordinary(_) => self.ordinary -= 1,
+            Place::Compressed(resident) => {
+                if let Err(error) = self.handler.free(resident) {
+                    self.wrong(error);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn swap_in(&mut self, page: usize) {
+        if self.ordinary < self.plan.ordinary {
+            if let Place::Swap(bytes) = std::mem::replace(&mut self.pages[page], Place::Nowhere) {
+                self.frame.clone_from(&bytes);
+                self.check(page);
+                self.ordinary += 1;
+                self.pages[page] = Place::Ordinary(bytes);
+            }
+        }
+    }
+
+    /// Takes the next page of ordinary memory, round and round, into the node; what it turns away goes to swap while
+    /// memory is short.
+    fn demote_a_cold_page(&mut self) {
+        let pages = self.plan.pages;
+        let found = (0..pages)
+            .map(|i| (self.cold + i) % pages)
+            .find(|&i| matches!(self.pages[i], Place::Ordinary(_)));
+        let Some(page) = found else { return };
+        self.cold = page + 1;
+        let Place::Ordinary(bytes) = &self.pages[page] else { return };
+        match self.handler.demote(bytes) {
+            Ok(resident) => {
+                self.pages[page] = Place::Compressed(resident);
+                self.ordinary -= 1;
+            }
+            Err(error) => {
+                self.unused += u64::from(matches!(error, DemoteError::Full | DemoteError::Busy));
+                // The node seems full; it may only be long ago that the device told its use.
+                if self.handler.medium().reading_age() > 1000 {
+                    self.handler.medium().poll();
+                }
+                if self.ordinary * 10 > self.plan.ordinary * 9 {
+                    self.ordinary -= 1;
+                    if let Place::Ordinary(bytes) = std::mem::replace(&mut self.pages[page], Place::Nowhere) {
+                        self.pages[page] = Place::Swap(bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a host does besides serving its load: listen to the device, evict, promote what is hot, mind the balloon.
+    fn react(&mut self, device: &Lock<Device<'_>, SpinLock>, event: u64) {
+        let (interrupt, hot) = {
+            let mut device = device.lock();
+            (device.interrupt(event), if event % 64 == 0 { device.hot() } else { None })
+        };
+        match interrupt {
+            Some(Interrupt::Low) => self.handler.shared().set_pressure(Pressure::FULL),
+            Some(Interrupt::Recovered) => self.handler.shared().set_pressure(Pressure::IDLE),
+            None => {}
+        }
+        if event % 500 == 0 && self.handler.shared().pressure().permille() > 500 {
+            (0..4).for_each(|_| self.evict());
+        }
+        if let Some(resident) = hot.and_then(|frame| self.handler.shared().resident_at(frame)) {
+            let place =
+                self.pages.iter().position(|place| matches!(place, Place::Compressed(at) if *at == resident));
+            if let Some(page) = place.filter(|_| self.limit.take(event / 256)) {
+                self.promote(page, resident);
+            }
+        }
+        if event % 128 == 0 {
+            self.handler.flush();
+        }
+        if event % 1000 == 0 {
+            self.mind_the_balloon(event);
+        }
+    }
+
+    /// Takes one page out of the device into swap.
+    fn evict(&mut self) {
+        let start = self.chance.below(self.plan.pages as u64) as usize;
+        let pages = self.plan.pages;
+        let found =
+            (0..pages).map(|i| (start + i) % pages).find(|&i| matches!(self.pages[i], Place::Compressed(_)));
+        let Some(page) = found else { return };
+        self.take_out(page);
+    }
+
+    fn take_out(&mut self, page: usize) {
+        let Place::Compressed(resident) = self.pages[page] else { return };
+        let taken = self.handler.write_fault(resident);
+        let taken = taken.and_then(|promotion| promotion.copy_to(&mut self.frame)).map(Copied::finish);
+        match taken {
+            Ok(()) => {
+                self.check(page);
+                self.pages[page] = Place::Swap(self.frame.clone());
+            }
+            Err(FaultError::Poisoned) => self.lose(page),
+            Err(error) => self.wrong(error),
+        }
+    }
+
+    fn mind_the_balloon(&mut self, event: u64) {
+        if event % 20_000 == 0 {
+            // The provider changes its mind now and then; the latest word counts.
+            let achieved = 1000 + self.chance.below(1200) as u32;
+            self.target = Balloon::target(self.plan.advertised, 2000, achieved);
+        }
+        let cram = self.handler.shared();
+        let capacity = cram.capacity(self.handler.medium());
+        let size = capacity.ballooned_frames as u32;
+        let free = (capacity.advertised_frames - capacity.occupied_frames) as u32 - size;
+        match self.balloon.next(self.target, size, free) {
+            BalloonStep::Rest => {}
+            BalloonStep::Inflate { frames } => drop(cram.inflate(frames)),
+            BalloonStep::Deflate { frames } => drop(cram.deflate(frames)),
+            BalloonStep::MakeRoom { frames, .. } => {
+                (0..frames.min(16)).for_each(|_| self.evict());
+                self.handler.flush();
+            }
+        }
+    }
+
+    fn sample(&mut self, event: u64, used: u64, bound: u64) -> Sample {
+        let swapped = self.pages.iter().filter(|place| matches!(place, Place::Swap(_))).count() as u64;
+        let cram = self.handler.shared();
+        let capacity = cram.capacity(self.handler.medium());
+        let residents = cram.residents().count() as u64;
+        Sample {
+            event,
+            used,
+            bound,
+            original: residents * PAGE as u64,
+            residents,
+            ballooned: capacity.ballooned_frames,
+            pressure: cram.pressure().permille(),
+            poisoned: self.outcome.poisoned,
+            swapped,
+        }
+    }
+
+    /// Unplugs the node: every page is taken out, and every byte of the load is checked.
+    fn tear_down(&mut self) {
+        let cram = self.handler.shared();
+        if let Err(error) = cram.close() {
+            self.wrong(error);
+        }
+        for page in 0..self.plan.pages {
+            self.take_out(page);
+            let (Place::Swap(bytes) | Place::Ordinary(bytes)) = &self.pages[page] else { continue };
+            if *bytes != self.truth[page] {
+                self.wrong(format_args!("page {page} is not what it should be at the end"));
+            }
+        }
+        self.handler.flush();
+        cram.deflate(u32::MAX);
+        if let Err(error) = cram.finish() {
+            self.wrong(error);
+        }
+        if cram.residents().count() > 0 {
+            self.wrong("pages are resident in a node that has gone");
+        }
+    }
+}
