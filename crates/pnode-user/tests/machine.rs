@@ -218,7 +218,7 @@ fn threads_that_touch_and_services_that_move_lose_nothing() {
                         scope.spawn(move || {
                             let mut versions = [0u64; PAGES];
                             let mut seed = writer as u64 + 1;
-                            for version in 1..400 {
+                            for version in 1..250 {
                                 seed =
                                     seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                                 let page = (seed >> 40) as usize % PAGES;

@@ -166,3 +166,37 @@ fn a_node_with_strange_frames_or_grants_stays_until_they_are_given_back() {
     }
     machine.audit().unwrap();
 }
+
+#[test]
+fn cold_pages_go_down_one_tier_at_a_time_and_a_node_above_dram_feeds_dram() {
+    let hbm = Features::USER_NUMA | Features::RECLAIM;
+    let machine = Machine::builder()
+        .node(NodeSpec::ordinary(64))
+        .node(NodeSpec::private(MemoryClass::FAR, 4).features(TIER))
+        .node(NodeSpec::compressed(64, 128))
+        .node(NodeSpec::private(MemoryClass::HBM, 8).features(hbm))
+        .build()
+        .unwrap();
+    let [dram, far, compressed, hbm] = [0, 1, 2, 3].map(|number| machine.node(number).unwrap());
+    let memory = machine.map(10, dram).unwrap();
+    fill(&memory, 10);
+    machine.age();
+    assert_eq!(machine.reclaim(6), 6);
+    let on = |node| (0..10).filter(|page| memory.place(*page).node() == Some(node)).count();
+    assert_eq!(
+        [dram, far, compressed, hbm].map(on),
+        [4, 4, 2, 0],
+        "the nearer tier first, the next when it is full"
+    );
+    let fast = machine.map_at(8, Placement::Bound(hbm)).unwrap();
+    fill(&fast, 8);
+    machine.age();
+    machine.reclaim(64);
+    assert!(
+        (0..8).all(|page| !fast.place(page).is_resident_on(hbm)),
+        "a node above DRAM may demote into DRAM"
+    );
+    check(&memory, 10);
+    check(&fast, 8);
+    machine.audit().unwrap();
+}

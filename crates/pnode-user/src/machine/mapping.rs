@@ -16,7 +16,8 @@ pub enum Placement {
     /// The nearest ordinary node to this one that has a frame; never a private one.
     Near(NodeId),
     /// This node, by a user's bind policy: a private one must have opened `USER_NUMA`. A touch finds a frame there or
-    /// fails; it never spills. Once the node was unplugged the policy stops applying, also if the node comes back.
+    /// fails; it never spills. While the node is leaving, and once it is unplugged, the policy does not apply; also not
+    /// if the node comes back.
     Bound(NodeId),
     /// This private node, mapped by its owner as a driver's `mmap` does. A touch finds a frame there or fails.
     Owner(NodeId),

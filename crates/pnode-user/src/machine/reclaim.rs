@@ -5,11 +5,13 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use pnode_compress::cram;
-use pnode_core::{AllocError, Denied, Frame, Grant, NodeId, Reason};
+use pnode_core::tier::{TierSlot, Tiers};
+use pnode_core::{AllocError, Denied, Frame, Grant, NodeId, NodeMask, Reason, Request};
 
 use super::compressed::Compressed;
 use super::mapping::Mapping;
 use super::region::{Page, Region, State};
+use super::spec::MAX_NODES;
 use super::{Machine, Shared, Zone};
 use crate::fault::FaultError;
 use crate::sys::SysError;
@@ -112,20 +114,33 @@ impl Mapping {
     }
 }
 
-/// A private node that takes pages of others, and the right to move them there.
-pub(super) struct Target {
-    grant: Grant<'static, Zone>,
-    service: Option<Arc<Compressed>>,
+/// A node that takes pages of others, and the right to move them there.
+pub(super) enum Target {
+    /// Into frames of an ordinary node of a lower tier.
+    Ordinary(NodeId),
+    /// Into frames of a private node.
+    Private(Grant<'static, Zone>),
+    /// Into compressed RAM. The grant keeps the node from being given up meanwhile.
+    Compressed(Arc<Compressed>, Grant<'static, Zone>),
 }
 
 impl Target {
-    pub(super) const fn grant(&self) -> &Grant<'static, Zone> {
-        &self.grant
+    /// A frame of the node, for a target that takes frames.
+    pub(super) fn frame(&self, shared: &Shared) -> Result<Frame, DemoteError> {
+        let taken = match self {
+            Self::Ordinary(node) => shared.nodes.alloc(Request::page().prefer(*node).this_node_only()),
+            Self::Private(grant) | Self::Compressed(_, grant) => grant.alloc(Request::page()),
+        };
+        taken.map_err(DemoteError::NoFrame)
     }
+}
 
-    pub(super) const fn service(&self) -> Option<&Arc<Compressed>> {
-        self.service.as_ref()
-    }
+/// Where the pages of each node are demoted to, as [`Tiers`] has it.
+struct Routes {
+    /// By number of the node that pages come from: the nodes that take them, in order.
+    from: Vec<Vec<NodeId>>,
+    /// By number of the node: the way there. `None` for one that takes nothing now.
+    to: Vec<Option<Target>>,
 }
 
 impl Demotion {
@@ -171,25 +186,44 @@ impl Machine {
 
 impl Shared {
     fn target(&self, node: NodeId) -> Result<Target, DemoteError> {
-        let grant = self.nodes.grant(node, Reason::Demotion).map_err(DemoteError::Denied)?;
         let site = self.site(node).ok_or(DemoteError::Denied(Denied::Unknown { node }))?;
-        Ok(Target { grant, service: site.compressed() })
+        if !site.is_private() {
+            return Ok(Target::Ordinary(node));
+        }
+        let grant = self.nodes.grant(node, Reason::Demotion).map_err(DemoteError::Denied)?;
+        Ok(match site.compressed() {
+            Some(service) => Target::Compressed(service, grant),
+            None => Target::Private(grant),
+        })
+    }
+
+    fn routes(&self) -> Routes {
+        let mut slots = [TierSlot::EMPTY; MAX_NODES];
+        let mut tiers = Tiers::new(&mut slots);
+        // There is a slot for each node; without tiers nothing goes anywhere.
+        let _ = tiers.refresh(self.nodes);
+        let targets = |from| tiers.targets(from, &NodeMask::ALL, self.nodes.distances()).collect();
+        let from: Vec<Vec<NodeId>> = self.sites.iter().map(|site| targets(site.node)).collect();
+        let is_used = |node: &NodeId| from.iter().any(|targets| targets.contains(node));
+        let way = |node| Some(node).filter(is_used).and_then(|node| self.target(node).ok());
+        let to = self.sites.iter().map(|site| way(site.node)).collect();
+        Routes { from, to }
     }
 
     /// As [`Machine::reclaim`]. May run inside a fault that holds a page: it never waits for another one.
     pub(super) fn reclaim(&self, pages: usize) -> usize {
         self.counters.reclaim_passes.add(1);
-        let mut targets: Vec<_> = self.sites.iter().filter_map(|site| self.target(site.node).ok()).collect();
+        let mut routes = self.routes();
         let regions = self.live_regions();
         let all: usize = regions.iter().map(|region| region.pages.len()).sum();
-        if targets.is_empty() || all == 0 {
+        if routes.are_closed() || all == 0 {
             return 0;
         }
         let (mut index, mut page) = self.regions().hand;
         let mut done = 0;
         // Twice around: the first visit may have to mark what the second one takes.
         for _ in 0..2 * all {
-            if done == pages || targets.is_empty() {
+            if done == pages || routes.are_closed() {
                 break;
             }
             index %= regions.len();
@@ -199,7 +233,7 @@ impl Shared {
                 continue;
             }
             if let Ok(mut cell) = region.pages[page].try_lock() {
-                done += usize::from(region.visit(page, &mut cell, &mut targets));
+                done += usize::from(region.visit(page, &mut cell, &mut routes));
             }
             page += 1;
         }
@@ -208,24 +242,31 @@ impl Shared {
     }
 }
 
+impl Routes {
+    fn are_closed(&self) -> bool {
+        self.to.iter().all(Option::is_none)
+    }
+}
+
 impl Region {
     /// One visit of the search for cold pages; whether the page was demoted. A target that is full is struck off.
-    fn visit(&self, page: usize, cell: &mut Page, targets: &mut Vec<Target>) -> bool {
-        let is_ordinary =
-            |frame: &Frame| self.shared.site(frame.node()).is_some_and(|site| !site.is_private());
-        if !matches!(&cell.state, State::Resident(frame) if is_ordinary(frame)) {
+    fn visit(&self, page: usize, cell: &mut Page, routes: &mut Routes) -> bool {
+        let State::Resident(frame) = &cell.state else { return false };
+        let Some(targets) = routes.from.get(frame.node().index()).filter(|targets| !targets.is_empty())
+        else {
             return false;
-        }
+        };
         if core::mem::take(&mut cell.referenced) {
             // If the kernel refuses, the page merely looks cold.
             let _ = self.view.unmap(page, 1);
             return false;
         }
-        while let Some(target) = targets.first() {
+        for node in targets {
+            let Some(Some(target)) = routes.to.get(node.index()) else { continue };
             match self.demote(page, cell, target) {
                 Ok(()) => return true,
                 Err(DemoteError::Kernel(_)) => return false,
-                Err(_) => drop(targets.remove(0)),
+                Err(_) => routes.to[node.index()] = None,
             }
         }
         false

@@ -4,7 +4,7 @@ use core::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pnode_compress::cram::Resident;
-use pnode_core::{AllocError, Features, Frame, FrameRange, NodeId, Reason, Request};
+use pnode_core::{AllocError, Features, Frame, FrameRange, NodeId, Reason, Request, Stamp};
 
 use super::Shared;
 use super::compressed::Compressed;
@@ -26,6 +26,8 @@ pub(super) struct Region {
     placement: Placement,
     /// The life of the placement's node when the mapping was made.
     life: u32,
+    /// When the mapping was made, among the registrations of nodes.
+    stamp: Stamp,
     pub(super) pages: Box<[Mutex<Page>]>,
 }
 
@@ -67,7 +69,8 @@ impl Region {
     pub(super) fn new(shared: &Arc<Shared>, view: View, placement: Placement, life: u32) -> Arc<Self> {
         let pages = (0..view.pages()).map(|_| Mutex::new(Page::default())).collect();
         let shared = Arc::clone(shared);
-        Arc::new_cyclic(|me| Self { me: Weak::clone(me), shared, view, placement, life, pages })
+        let stamp = shared.nodes.stamp();
+        Arc::new_cyclic(|me| Self { me: Weak::clone(me), shared, view, placement, life, stamp, pages })
     }
 
     pub(super) fn lock(&self, page: usize) -> Option<MutexGuard<'_, Page>> {
@@ -124,19 +127,32 @@ impl Region {
                 let grant = site.owner_grant().map_err(FaultError::Denied)?;
                 grant.alloc(here).map_err(FaultError::NoFrame)
             }
-            // A bind whose node left stops applying, and does not attach to whoever has the id now.
-            Placement::Bound(_) if site.life() == self.life => match site.is_private() {
-                true => {
-                    let grant =
-                        self.shared.nodes.grant(node, Reason::UserPolicy).map_err(FaultError::Denied)?;
-                    grant.alloc(here).map_err(FaultError::NoFrame)
-                }
-                false => {
-                    self.shared.nodes.alloc(here.prefer(node).this_node_only()).map_err(FaultError::NoFrame)
-                }
+            Placement::Bound(_) if !self.has_left(site) => match self.bound_frame(site) {
+                // It left just now. To wait for the end of the drain would be to wait for ourselves: the drain visits
+                // this page too, which we hold.
+                Err(_) if self.has_left(site) => self.ordinary_frame(),
+                taken => taken,
             },
             Placement::Bound(_) | Placement::Near(_) => self.ordinary_frame(),
         }
+    }
+
+    /// Whether the node that the mapping is bound to is leaving, or has left: the bind does not apply any more, also if
+    /// another node has the id now.
+    fn has_left(&self, site: &Site) -> bool {
+        site.life() != self.life || self.shared.nodes.state(site.node).is_none_or(|state| state.is_draining())
+    }
+
+    /// A frame of the node that the mapping is bound to.
+    fn bound_frame(&self, site: &Site) -> Result<Frame, FaultError> {
+        let here = Request::page();
+        if !site.is_private() {
+            let here = here.prefer(site.node).this_node_only();
+            return self.shared.nodes.alloc(here).map_err(FaultError::NoFrame);
+        }
+        // The stamp is what holds if the node leaves and comes back while we are here.
+        let grant = self.shared.nodes.grant_as_of(site.node, Reason::UserPolicy, self.stamp);
+        grant.map_err(FaultError::Denied)?.alloc(here).map_err(FaultError::NoFrame)
     }
 
     /// A frame of ordinary memory; reclaims if there is none.
@@ -269,8 +285,8 @@ impl Region {
 
     fn move_into(&self, page: usize, cell: &mut Page, target: &Target) -> Result<(), DemoteError> {
         let State::Resident(frame) = &cell.state else { return Err(DemoteError::NotResident) };
-        let Some(service) = target.service() else {
-            let new = target.grant().alloc(Request::page()).map_err(DemoteError::NoFrame)?;
+        let Target::Compressed(service, _) = target else {
+            let new = target.frame(&self.shared)?;
             return self.move_to(page, cell, new).map_err(DemoteError::Kernel);
         };
         // As in `move_to`.

@@ -2,6 +2,8 @@
 
 use core::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use pnode_core::sync::{AtomicU32, Ordering};
 use pnode_core::{
@@ -150,6 +152,18 @@ impl Site {
         self.compressed().into_iter().for_each(|compressed| compressed.resume());
         // Only a node that was given up is stale, and then there is nothing to resume.
         let _ = self.with_handle(|handle| handle.resume());
+    }
+
+    /// Gives the node's id up, and waits a moment for faults that hold the node.
+    pub(super) fn give_up(&self) -> Result<(), UnregisterError> {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let start = Instant::now();
+        loop {
+            match self.with_handle(|handle| handle.unregister()) {
+                Err(UnregisterError::Referenced { .. }) if start.elapsed() < PATIENCE => thread::yield_now(),
+                done => return done,
+            }
+        }
     }
 
     pub(super) const fn is_private(&self) -> bool {

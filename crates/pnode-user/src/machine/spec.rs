@@ -85,7 +85,7 @@ pub struct Builder {
 /// The frame numbers of consecutive nodes are so far apart, in frames: 64 GiB at 4 KiB.
 pub(super) const STRIDE_SHIFT: u32 = 24;
 /// The most nodes of a machine.
-const MAX_NODES: usize = 64;
+pub(super) const MAX_NODES: usize = 64;
 
 impl Builder {
     /// Adds a node; ids count from 0 in the order of the calls.

@@ -42,7 +42,7 @@ pub enum UnplugError {
     Service(LifeError),
     /// Frames are in use that no mapping holds.
     Offline(OfflineError),
-    /// Grants hold the node. Its memory is offline; drop them and call again.
+    /// Grants hold the node for longer than a fault does. Its memory is offline; drop them and call again.
     Unregister(UnregisterError),
 }
 
@@ -79,7 +79,7 @@ impl Machine {
             moved = shared.empty(site).inspect_err(|_| site.resume())?;
             site.set_unplugged();
         }
-        site.with_handle(|handle| handle.unregister()).map_err(UnplugError::Unregister)?;
+        site.give_up().map_err(UnplugError::Unregister)?;
         Ok(Unplugged { pages: moved })
     }
 

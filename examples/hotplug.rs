@@ -1,0 +1,144 @@
+//! A node that leaves under load and comes back.
+//!
+//! `cargo run --release --example hotplug`
+#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
+
+#[path = "support/cli.rs"]
+mod cli;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use pnode::core::{Denied, Features, MemoryClass, NodeId, Request};
+use pnode::user::machine::{Mapping, Placement};
+use pnode::user::{Machine, NodeSpec};
+
+use cli::{ensure, say};
+
+const HELP: &str = "\
+A node that leaves under load and comes back.
+
+Two programs work on memory that they bound to a device's node. Five times the device is pulled out: its
+pages move to ordinary memory while the programs go on, its id is given up, and it is plugged in again.
+A bind whose node left stops applying and does not attach to the node that has the id now; each round the
+programs bind anew. Every value that was written is found again.";
+
+const ROUNDS: u32 = 5;
+/// Pages of each program.
+const PAGES: usize = 1000;
+/// Pages that nobody touches before the device is back.
+const SPARE: usize = 8;
+const DRAM: u64 = 4096;
+const DEVICE: u64 = 2500;
+
+fn main() -> ExitCode {
+    cli::main("hotplug", HELP, run)
+}
+
+fn run(svg: Option<PathBuf>) -> Result<(), String> {
+    let doors = Features::USER_NUMA | Features::HOTUNPLUG;
+    let machine = Machine::builder()
+        .node(NodeSpec::ordinary(DRAM))
+        .node(NodeSpec::private(MemoryClass::HBM, DEVICE).features(doors))
+        .build()
+        .map_err(say)?;
+    let [dram, device] = [machine.node(0).map_err(say)?, machine.node(1).map_err(say)?];
+    for round in 1..=ROUNDS {
+        let memory = machine.map_at(2 * PAGES + SPARE, Placement::Bound(device)).map_err(say)?;
+        let (stop, touches) = (AtomicBool::new(false), AtomicU64::new(0));
+        thread::scope(|scope| {
+            let half = |half: usize| half * PAGES..(half + 1) * PAGES;
+            let start = |pages| scope.spawn(|| work(&machine, &memory, pages, &stop, &touches));
+            let programs = [start(half(0)), start(half(1))];
+            let outcome = pull_and_plug(&machine, round, dram, device, &memory, &touches);
+            stop.store(true, Ordering::Relaxed);
+            for program in programs {
+                program.join().map_err(|_| "a program did not end well")??;
+            }
+            outcome
+        })?;
+        cli::draw(&machine, &format!("hotplug: round {round}"), svg.as_ref())?;
+    }
+    machine.audit().map_err(say)?;
+    ensure(machine.free_frames(dram) == DRAM && machine.free_frames(device) == DEVICE, "a frame was lost")?;
+    println!("\nNo program found a wrong value, and every frame has gone back.");
+    Ok(())
+}
+
+/// Lets the programs make `count` accesses.
+fn wait_for(touches: &AtomicU64, count: u64) {
+    let start = touches.load(Ordering::Relaxed);
+    while touches.load(Ordering::Relaxed) < start + count {
+        thread::yield_now();
+    }
+}
+
+fn pull_and_plug(
+    machine: &Machine,
+    round: u32,
+    dram: NodeId,
+    device: NodeId,
+    memory: &Mapping,
+    touches: &AtomicU64,
+) -> Result<(), String> {
+    wait_for(touches, 5_000);
+    ensure(memory.place(0).is_resident_on(device), "a bind must find the device")?;
+    let before = touches.load(Ordering::Relaxed);
+    let unplugged = machine.unplug(device).map_err(say)?;
+    let meanwhile = touches.load(Ordering::Relaxed) - before;
+    println!(
+        "round {round}: pulled out, {} pages moved, {meanwhile} accesses went on meanwhile",
+        unplugged.pages
+    );
+    match machine.owner_grant(device) {
+        Err(Denied::Stale { .. }) => {}
+        other => return Err(format!("the owner's handle of the old life still answers: {other:?}")),
+    }
+    let near = machine.alloc(Request::page().prefer(device)).map_err(say)?;
+    ensure(near.node() == dram, "a request near a node that is gone is served by ordinary memory")?;
+    machine.free(near).map_err(say)?;
+
+    machine.plug(device).map_err(say)?;
+    wait_for(touches, 5_000);
+    memory.write(2 * PAGES * machine.page().bytes(), &[1]).map_err(say)?;
+    let stays = (0..memory.pages()).all(|page| !memory.place(page).is_resident_on(device));
+    ensure(stays, "a bind attached to a node that only has the same id")?;
+    println!(
+        "         plugged in, {} frames free; the old bind stays in ordinary memory",
+        machine.free_frames(device)
+    );
+    Ok(())
+}
+
+/// Writes values to pages and finds them again, until told to stop.
+fn work(
+    machine: &Machine,
+    memory: &Mapping,
+    pages: std::ops::Range<usize>,
+    stop: &AtomicBool,
+    touches: &AtomicU64,
+) -> Result<(), String> {
+    let mut written = vec![0u64; pages.len()];
+    for access in 0u64.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        // Every page once, then every page again; the value says which page and when.
+        let index = access as usize % pages.len();
+        let page = pages.start + index;
+        let offset = page * machine.page().bytes();
+        let mut found = [0; 8];
+        memory.read(offset, &mut found).map_err(say)?;
+        let found = u64::from_le_bytes(found);
+        if found != written[index] {
+            return Err(format!("page {page} holds {found:#x}, and {:#x} was written", written[index]));
+        }
+        let value = (page as u64) << 40 | (access + 1);
+        memory.write(offset, &value.to_le_bytes()).map_err(say)?;
+        written[index] = value;
+        touches.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}

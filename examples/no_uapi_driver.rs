@@ -1,0 +1,212 @@
+//! A driver that uses nothing but pnode-core and pnode-buddy: no heap, no operating system, no door open to anybody.
+//!
+//! `cargo run --release --example no_uapi_driver`
+#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
+
+use std::process::ExitCode;
+
+/// What would be the driver's own crate, `no_std` and without `alloc`: it names only `core` and pnode.
+mod driver {
+    use core::fmt;
+
+    use pnode::buddy::Zone;
+    use pnode::core::{
+        AllocError, Denied, Frame, FreeError, Grant, MemoryClass, NodeId, Nodes, OfflineError, OnlineError,
+        Order, Owner, Private, RegisterError, Request, Stale, UnregisterError,
+    };
+    use pnode::core::{Features, Pfn};
+
+    /// Descriptors of the device's ring.
+    pub(crate) const RING: usize = 16;
+
+    /// A crypto engine with memory of its own: data goes through blocks of 8 frames that the engine reads in one piece.
+    pub(crate) struct Engine<'m> {
+        owner: Owner<'m, Zone<'m>>,
+        /// Held as long as the engine runs; every block comes from it.
+        grant: Option<Grant<'m, Zone<'m>>>,
+        ring: [Option<Frame>; RING],
+        head: usize,
+    }
+
+    impl<'m> Engine<'m> {
+        /// Claims `node` with every door shut and brings the device's memory online.
+        pub(crate) fn probe(
+            nodes: &'m Nodes<'m, Zone<'m>>,
+            node: NodeId,
+            bar: &'m Zone<'m>,
+        ) -> Result<Self, Problem> {
+            let owner = nodes.register(node, Private::class(MemoryClass::DEVICE_BUFFER), Features::NONE)?;
+            owner.online(bar)?;
+            let grant = Some(owner.grant()?);
+            Ok(Self { owner, grant, ring: [const { None }; RING], head: 0 })
+        }
+
+        /// Puts a block of `2^order` contiguous frames on the ring and gives back its first frame, for the descriptor.
+        pub(crate) fn submit(&mut self, order: Order) -> Result<Pfn, Problem> {
+            let grant = self.grant.as_ref().ok_or(Problem::Removed)?;
+            let slot =
+                self.ring.get_mut(self.head % RING).filter(|slot| slot.is_none()).ok_or(Problem::RingFull)?;
+            let block = grant.alloc(Request::order(order).zeroed())?;
+            let pfn = block.pfn();
+            *slot = Some(block);
+            self.head += 1;
+            Ok(pfn)
+        }
+
+        /// The engine is done with the oldest block: gives it back.
+        pub(crate) fn complete(&mut self) -> Result<Option<Pfn>, Problem> {
+            let oldest =
+                (self.head..self.head + RING).map(|at| at % RING).find(|at| self.ring[*at].is_some());
+            let Some(block) = oldest.and_then(|at| self.ring[at].take()) else { return Ok(None) };
+            let pfn = block.pfn();
+            self.owner.nodes().free(block)?;
+            Ok(Some(pfn))
+        }
+
+        /// Removes the device: drains, gives every block back, and gives the node up, in this order.
+        pub(crate) fn remove(&mut self, bar: &Zone<'m>) -> Result<(), Problem> {
+            self.owner.drain()?;
+            while self.complete()?.is_some() {}
+            self.grant = None;
+            self.owner.offline(bar.span())?;
+            self.owner.unregister()?;
+            Ok(())
+        }
+
+        /// Tries to leave without tidying up, as a hasty driver does.
+        pub(crate) fn hasty_remove(&self, bar: &Zone<'m>) -> (Result<(), Problem>, Result<(), Problem>) {
+            let offline = self.owner.offline(bar.span()).map(drop).map_err(Problem::from);
+            (offline, self.owner.unregister().map_err(Problem::from))
+        }
+    }
+
+    macro_rules! problems {
+        ($($name:ident($error:ty)),*) => {
+            /// What can go wrong, each with what to do about it.
+            #[derive(Debug)]
+            pub(crate) enum Problem {
+                RingFull,
+                Removed,
+                $($name($error)),*
+            }
+
+            impl fmt::Display for Problem {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    match self {
+                        Self::RingFull => f.write_str("the ring is full; complete a block first"),
+                        Self::Removed => f.write_str("the device was removed"),
+                        $(Self::$name(error) => error.fmt(f)),*
+                    }
+                }
+            }
+
+            $(impl From<$error> for Problem {
+                fn from(error: $error) -> Self {
+                    Self::$name(error)
+                }
+            })*
+        };
+    }
+    problems!(
+        Register(RegisterError),
+        Online(OnlineError),
+        Grant(Denied),
+        Alloc(AllocError),
+        Free(FreeError),
+        Drain(Stale),
+        Offline(OfflineError),
+        Unregister(UnregisterError)
+    );
+}
+
+use driver::{Engine, Problem, RING};
+use pnode::buddy::{Geometry, Line, Metadata, Zone};
+use pnode::core::{
+    AllocError, Denied, Distances, FrameRange, MemoryClass, NodeId, Nodes, Order, Pfn, Reason, Request,
+    Storage,
+};
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|argument| argument == "--help" || argument == "-h") {
+        println!(
+            "A driver that uses nothing but pnode-core and pnode-buddy.\n\nIt registers its device's memory as a private \
+             node with every door shut, keeps a ring of\ncontiguous blocks there, and is removed in order. What others try \
+             is refused, and so is\na removal that forgets something.\n\nusage: no_uapi_driver [--help]"
+        );
+        return ExitCode::SUCCESS;
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("\nno_uapi_driver: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    // The host: one ordinary node. Everything is memory of the caller; nothing is on a heap.
+    let [dram, device] = [NodeId::new(0)?, NodeId::new(1)?];
+    let dram_range = FrameRange::new(Pfn::new(0), 1024)?;
+    let bar = FrameRange::new(Pfn::new(0x10_0000), 96)?;
+    let mut lines = [const { Line::ZERO }; 64];
+    let (dram_lines, bar_lines) = lines.split_at_mut(Geometry::new(dram_range)?.lines());
+    let dram_zone = Zone::new(dram_range, Metadata::zeroed(dram_lines))?;
+    let bar_zone = Zone::new(bar, Metadata::zeroed(bar_lines))?;
+    let mut storage = Storage::<Zone<'_>, 2, 2>::new();
+    let nodes = Nodes::new(storage.slots(), Distances::uniform(2)?)?;
+    nodes.ordinary(dram, MemoryClass::DRAM)?.online(&dram_zone)?;
+
+    let sentence = |problem: Problem| problem.to_string();
+    let mut engine = Engine::probe(&nodes, device, &bar_zone).map_err(sentence)?;
+    println!("probed       {} frames at {:?}, every door shut", bar.frames(), bar.start());
+
+    let eight = Order::new(3)?;
+    let mut submitted = 0;
+    let full = loop {
+        match engine.submit(eight) {
+            Ok(pfn) => {
+                submitted += 1;
+                println!("submitted    {} frames at {pfn:?}", eight.frames());
+            }
+            Err(problem) => break problem,
+        }
+    };
+    println!("then         refused: {full}");
+    assert!(submitted == 96 / 8 && submitted < RING && bar_zone.free_frames() == 0);
+    let first = engine.complete().map_err(sentence)?;
+    println!("completed    {first:?}, and submitted again: {:?}", engine.submit(eight).map_err(sentence)?);
+
+    // What others try.
+    let insist = Request::page().prefer(device).this_node_only();
+    let refusal = nodes.alloc(insist).err();
+    assert_eq!(refusal, Some(AllocError::Private { node: device }));
+    println!("others       refused: {}", AllocError::Private { node: device });
+    for reason in [Reason::Demotion, Reason::UserPolicy, Reason::Pin] {
+        match nodes.grant(device, reason) {
+            Err(denied @ Denied::NotOpened { .. }) => println!("             refused: {denied}"),
+            other => return Err(format!("the device's door opened by itself: {other:?}").into()),
+        }
+    }
+    let near = nodes.alloc(Request::page().prefer(device))?;
+    println!("             a request near the device is served by {:?}", near.node());
+    assert_eq!(near.node(), dram);
+    nodes.free(near)?;
+
+    let (offline, unregister) = engine.hasty_remove(&bar_zone);
+    for refused in [offline, unregister] {
+        let Err(problem) = refused else { return Err("a hasty removal was let through".into()) };
+        println!("hasty exit   refused: {problem}");
+    }
+    engine.remove(&bar_zone).map_err(sentence)?;
+    println!(
+        "removed      {} of {} frames free, {:?} is unregistered",
+        bar_zone.free_frames(),
+        bar.frames(),
+        device
+    );
+    assert!(bar_zone.free_frames() == 96 && nodes.state(device).is_some_and(|state| !state.is_registered()));
+    bar_zone.audit()?;
+    dram_zone.audit()?;
+    Ok(())
+}
