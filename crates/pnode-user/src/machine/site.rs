@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pnode_core::sync::{AtomicU32, Ordering};
 use pnode_core::{
     Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, Owner, PageSize, Private, Reason,
-    Stale,
+    Stale, UnregisterError,
 };
 
 use super::compressed::Compressed;
