@@ -4,6 +4,34 @@
 //! holds a reference on the node for as long as the callback runs: teardown waits for it. Where a callback may sleep is
 //! in its type: [`MaySleep`] and [`NoSleep`] are handed out by the host and cannot be made from one another.
 //!
+//! | callback | may sleep | what the caller holds |
+//! | --- | --- | --- |
+//! | [`migrate_to`](NodeOps::migrate_to) | yes | the blocks, which nobody else moves; frames on the node may not exist yet |
+//! | [`migrated`](NodeOps::migrated) | no | both blocks, which nobody can reach |
+//! | [`free`](NodeOps::free) | no | the block's last reference |
+//! | [`fault`](NodeOps::fault) | yes | the block, but not the page-table lock |
+//! | [`split`](NodeOps::split) | no | the whole block, which nobody can reach |
+//! | [`reclaim_policy`](NodeOps::reclaim_policy) | no | nothing |
+//! | [`memory_failure`](NodeOps::memory_failure) | no | nothing: the frame may be free |
+//!
+//! In all of them the node itself is held. The right to sleep cannot be had from within a callback that has it not:
+//!
+//! ```compile_fail,E0308
+//! # use pnode_core::ops::{Access, Block, MaySleep, NodeOps, NoSleep};
+//! fn careless(ops: &dyn NodeOps, cx: NoSleep<'_>, block: Block) {
+//!     ops.fault(cx, block, Access::Write);
+//! }
+//! ```
+//!
+//! and the callbacks cannot be kept beyond the reference:
+//!
+//! ```compile_fail
+//! # use pnode_core::{NodeId, NodeOps, Nodes, WordZone};
+//! fn hoard<'m>(nodes: &'m Nodes<'m, WordZone>, node: NodeId) -> Option<&'m dyn NodeOps> {
+//!     nodes.with_service(node, |service| service.ops())
+//! }
+//! ```
+//!
 //! After `node_private_ops` of the Linux series (mail *Private Memory Nodes (w/ Compressed RAM)*, February 2026), whose
 //! callbacks could outlive their table; here each one holds the node.
 

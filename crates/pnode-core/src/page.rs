@@ -2,6 +2,11 @@
 
 use core::fmt;
 
+use crate::frame::FrameZone;
+use crate::node::{Features, NodeId};
+use crate::registry::Nodes;
+use crate::sync::RawLock;
+
 /// What a page is for.
 ///
 /// | page | whose policy counts | private nodes of that policy |
@@ -87,6 +92,23 @@ impl PageOrigin {
     /// Whether the policy of a mapping of such pages may name private nodes.
     pub const fn may_bind_private(self) -> bool {
         matches!(self.rule().decider_private, PrivateNodes::Used)
+    }
+}
+
+impl<Z: FrameZone, L: RawLock> Nodes<'_, Z, L> {
+    /// Whether pages of `origin` may be moved to `node` by a service of the host: demotion, for one.
+    ///
+    /// Any page may be on an ordinary node. On a private one only anonymous memory may; and behind a write fence only
+    /// private anonymous memory, for the contents of a shared object can be written through the kernel's own mapping
+    /// (`write(2)`), which no fence of page tables sees. The series demoted page cache at first, with that hole. Whether
+    /// the move itself is allowed is asked of a grant.
+    pub fn may_live_on(&self, node: NodeId, origin: PageOrigin) -> bool {
+        let Some(state) = self.state(node).filter(|state| state.has_memory()) else { return false };
+        match (state.is_private(), origin) {
+            (false, _) | (true, PageOrigin::PrivateAnonymous) => true,
+            (true, PageOrigin::SharedAnonymous) => !self.opened(Features::WRITE_FENCE).contains(node),
+            (true, PageOrigin::PageCache | PageOrigin::Unmovable) => false,
+        }
     }
 }
 

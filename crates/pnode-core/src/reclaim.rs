@@ -9,7 +9,7 @@
 use crate::cpuset::Mems;
 use crate::frame::FrameZone;
 use crate::node::{Features, NodeId};
-use crate::ops::{BoostOwner, ReclaimPolicy, SwapRule};
+use crate::ops::{BoostOwner, NoSleep, ReclaimPolicy, SwapRule};
 use crate::registry::Nodes;
 use crate::sync::RawLock;
 use crate::watermark::Watermarks;
@@ -146,6 +146,11 @@ impl Pass {
 }
 
 impl<Z: FrameZone, L: RawLock> Nodes<'_, Z, L> {
+    /// What the service of `node` says reclaim may do; the gentle default if it has none. The host asks once a pass.
+    pub fn reclaim_policy(&self, node: NodeId) -> ReclaimPolicy {
+        self.with_service(node, |service| service.ops().reclaim_policy(NoSleep::here())).unwrap_or_default()
+    }
+
     /// Whether reclaim may work on `node` for a task of the cpuset `mems`: on an ordinary node if the cpuset has it, on a
     /// private one if its owner opened [`Features::RECLAIM`], whatever the cpuset says.
     ///

@@ -390,6 +390,40 @@ fn a_registered_node_has_its_doors() {
     });
 }
 
+/// Who remembered a node by its id and a stamp never has a grant on the next node of that id, while one is given up and the
+/// other registered.
+#[test]
+fn a_remembered_node_is_not_a_later_one() {
+    explore(3, || {
+        let nodes = registry();
+        let first = private(nodes, NODE[1], Features::USER_NUMA);
+        let stamp = nodes.stamp();
+        let asker = thread::spawn(move || nodes.grant_as_of(NODE[1], Reason::UserPolicy, stamp));
+        let gone = first.unregister().is_ok();
+        if gone {
+            private(nodes, NODE[1], Features::USER_NUMA);
+        }
+        // A grant on the first node would have kept it.
+        let granted = asker.join().unwrap();
+        assert!(granted.is_err() || !gone, "granted {granted:?} after its node was given up");
+    });
+}
+
+/// A stamp that counts a registration was taken when the node was there: nobody remembers a node before it exists.
+#[test]
+fn a_stamp_counts_nodes_that_are_there() {
+    explore(3, || {
+        let nodes = registry();
+        let before = nodes.stamp();
+        let watcher = thread::spawn(move || {
+            let counted = nodes.stamp() > before;
+            !counted || nodes.state(NODE[1]).unwrap().is_registered()
+        });
+        private(nodes, NODE[1], Features::NONE);
+        assert!(watcher.join().unwrap());
+    });
+}
+
 /// A service whose callback touches memory that goes when the node goes.
 struct Toucher(&'static Memory);
 

@@ -4,11 +4,11 @@
 mod policy_world;
 
 use pnode_core::oom::{Candidate, Constraint, OomScope};
-use pnode_core::ops::{BoostOwner, ReclaimPolicy, SwapRule};
+use pnode_core::ops::{BoostOwner, NoSleep, ReclaimPolicy, SwapRule};
 use pnode_core::reclaim::{Boost, Kswapd, Pass, Swapping, Verdict, ZoneLevel};
 use pnode_core::{
-    AllocError, Features, FrameRange, MigrateType, NodeMask, Order, PageOrigin, Pfn, Placement, Request,
-    WatermarkError, Watermarks, request::Depth,
+    AllocError, Features, FrameRange, MigrateType, NodeMask, NodeOps, Order, PageOrigin, Pfn, Placement,
+    Request, Service, WatermarkError, Watermarks, request::Depth,
 };
 use policy_world::{A, B, C, CLOSED, D, Kind, OPEN, World, id, mask};
 
@@ -170,4 +170,42 @@ fn a_grant_respects_the_reserve_of_its_node() {
     let ring = grant.alloc(Request::page().migrate(MigrateType::Unmovable)).unwrap();
     world.nodes.free(first).unwrap();
     world.nodes.free(ring).unwrap();
+}
+
+/// Which pages a service may bring to a private node, by origin and door.
+#[test]
+fn only_anonymous_memory_lives_on_private_nodes() {
+    use PageOrigin::{PageCache, PrivateAnonymous, SharedAnonymous, Unmovable};
+    let fenced = Kind::Private(Features::RECLAIM | Features::DEMOTION | Features::WRITE_FENCE);
+    let world = World::new(&[Kind::Ordinary, Kind::Absent, CLOSED, fenced], 1);
+    let lives = |node: u16| {
+        [PrivateAnonymous, SharedAnonymous, PageCache, Unmovable]
+            .map(|origin| world.nodes.may_live_on(id(node), origin))
+    };
+    assert_eq!(lives(A), [true; 4]);
+    assert_eq!(lives(B), [false; 4], "there is no such node");
+    assert_eq!(lives(C), [true, true, false, false]);
+    assert_eq!(lives(D), [true, false, false, false]);
+}
+
+#[test]
+fn a_service_answers_for_its_nodes_reclaim() {
+    struct Greedy;
+    impl NodeOps for Greedy {
+        fn reclaim_policy(&self, _: NoSleep<'_>) -> ReclaimPolicy {
+            SERVICE
+        }
+    }
+    let mut world = World::of_two_and_two(OPEN, 1);
+    static GREEDY: Greedy = Greedy;
+    assert_eq!(world.nodes.reclaim_policy(id(C)), HOST);
+    let service: &'static Service<'static> = Box::leak(Box::new(Service::new(&GREEDY)));
+    world.owner(C).serve(service).unwrap();
+    assert_eq!(world.nodes.reclaim_policy(id(C)), SERVICE);
+    assert_eq!(world.nodes.reclaim_policy(id(D)), HOST);
+    assert_eq!(world.nodes.reclaim_policy(id(1000)), HOST);
+    // A service that is ended answers no more, and the question left no reference behind.
+    world.owner(C).end_service().unwrap();
+    assert_eq!(world.nodes.reclaim_policy(id(C)), HOST);
+    world.leave(C);
 }

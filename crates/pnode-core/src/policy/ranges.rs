@@ -42,8 +42,8 @@ impl<P: Copy> RangeEntry<P> {
 ///
 /// # Invariants
 ///
-/// - **R1** the first `len` slots are taken, in rising order, and do not overlap; no entry is empty.
-/// - **R2** entries that touch have different values.
+/// - **E1** the first `len` slots are taken, in rising order, and do not overlap; no entry is empty.
+/// - **E2** entries that touch have different values.
 #[derive(Debug)]
 pub struct Ranges<'s, P> {
     slots: &'s mut [Option<RangeEntry<P>>],
@@ -106,7 +106,7 @@ impl<'s, P: Copy + PartialEq> Ranges<'s, P> {
             return Err(RangesError::Full { slots: self.slots.len(), wanted: len });
         }
         self.slots.copy_within(next..self.len, first + count);
-        // INVARIANT: R1 and R2: the pieces are in order, lie where the entries from `first` to `next` lay, and were
+        // INVARIANT: E1 and E2: the pieces are in order, lie where the entries from `first` to `next` lay, and were
         // merged with equal neighbours.
         for (slot, piece) in self.slots.iter_mut().skip(first).zip(pieces.into_iter().flatten()) {
             *slot = Some(piece);
