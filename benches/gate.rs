@@ -172,67 +172,69 @@ fn give_back(frame: Result<pnode::core::Frame, AllocError>, zone: &Zone) -> bool
 #[derive(Clone, Copy, Debug)]
 struct Count {
     instructions: f64,
-    writes: f64,
+    /// Locked bus accesses: atomic read-modify-writes.
+    atomic_writes: f64,
 }
 
-/// Instructions and data writes per repetition of `path`: the difference of a longer and a shorter run.
+/// Instructions and atomic writes per repetition of `path`: the difference of a longer and a shorter run.
 fn count(path: &str, nodes: u16) -> Result<Count, String> {
     const SHORT: u32 = 100;
     const LONG: u32 = 1_100;
     let [short, long] = [SHORT, LONG].map(|times| counted_run(path, nodes, times));
     let (short, long) = (short?, long?);
     let each = |event: usize| (long[event] as f64 - short[event] as f64) / f64::from(LONG - SHORT);
-    Ok(Count { instructions: each(0), writes: each(2) })
+    Ok(Count { instructions: each(0), atomic_writes: each(1) })
 }
 
-/// All events of one run under callgrind: Ir, Dr, Dw and more.
+/// The events of one run under callgrind: instructions (Ir) and locked bus accesses (Ge).
 fn counted_run(path: &str, nodes: u16, times: u32) -> Result<Vec<u64>, String> {
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--cache-sim=yes", "--callgrind-out-file=/dev/null"])
+        .args(["--tool=callgrind", "--collect-bus=yes", "--callgrind-out-file=/dev/null"])
         .arg(this)
         .args(["--repeat", path, &nodes.to_string(), &times.to_string()])
         .output()
-        .map_err(|error| format!("valgrind does not start: {error}"))?;
+        .map_err(|error| format!("valgrind does not start: {error}; install it"))?;
     let text = String::from_utf8_lossy(&output.stderr);
     text.lines()
         .find_map(|line| line.split_once("Collected :"))
         .map(|(_, counts)| counts.split_whitespace().filter_map(|count| count.parse().ok()).collect())
-        .filter(|counts: &Vec<u64>| counts.len() >= 3 && output.status.success())
+        .filter(|counts: &Vec<u64>| counts.len() == 2 && output.status.success())
         .ok_or_else(|| format!("callgrind counted nothing for {path}: {text}"))
 }
 
 /// Prints the counts and says which limits they break.
 fn report() -> Result<Vec<String>, String> {
     let mut broken = Vec::new();
-    println!("{:<14} {:>6} {:>14} {:>14} {:>8}", "path", "nodes", "instructions", "beyond bare", "writes");
+    println!("{:<14} {:>6} {:>14} {:>14} {:>8}", "path", "nodes", "instructions", "beyond bare", "atomic");
     let print = |path: &str, nodes: u16, count: Count, bare: Count| {
         let beyond = count.instructions - bare.instructions;
-        println!("{path:<14} {nodes:>6} {:>14.1} {beyond:>14.1} {:>8.1}", count.instructions, count.writes);
+        println!(
+            "{path:<14} {nodes:>6} {:>14.1} {beyond:>14.1} {:>8.1}",
+            count.instructions, count.atomic_writes
+        );
         beyond
     };
     let bare = count("bare", 2)?;
     print("bare", 2, bare, bare);
-    let mut gates = Vec::new();
-    for path in ["request", "request-free", "masked", "granted"] {
+    for path in ["request", "masked", "granted", "request-free"] {
+        let mut gates = Vec::new();
         for nodes in NODES {
-            let beyond = print(path, nodes, count(path, nodes)?, bare);
-            if path == "request" {
-                gates.push(beyond);
-            }
+            gates.push(print(path, nodes, count(path, nodes)?, bare));
         }
-    }
-    if let Some(most) = gates.iter().copied().reduce(f64::max).filter(|most| *most > LIMIT) {
-        broken.push(format!("the gate costs {most:.1} instructions; the limit is {LIMIT}"));
-    }
-    if gates.iter().any(|gate| (gate - gates[0]).abs() > 0.5) {
-        broken.push(format!("the gate's cost depends on the number of nodes: {gates:?}"));
+        // What `request-free` adds is the way back; the limit speaks of the way to the frame.
+        if path != "request-free" && gates.iter().any(|gate| *gate > LIMIT) {
+            broken.push(format!("{path}: the gate costs {gates:.1?} instructions; the limit is {LIMIT}"));
+        }
+        if gates.iter().any(|gate| (gate - gates[0]).abs() > 0.5) {
+            broken.push(format!("{path}: the gate's cost depends on the number of nodes: {gates:.1?}"));
+        }
     }
     let refusals = [8, 16].map(|often| count(&format!("bare-full-{often}"), 2));
     let (eight, sixteen) = (refusals[0].clone()?, refusals[1].clone()?);
     let refusal = Count {
         instructions: (sixteen.instructions - eight.instructions) / 8.0,
-        writes: (sixteen.writes - eight.writes) / 8.0,
+        atomic_writes: (sixteen.atomic_writes - eight.atomic_writes) / 8.0,
     };
     let full = [8u16, 16, 32, 60];
     let mut walks = Vec::new();
@@ -245,16 +247,16 @@ fn report() -> Result<Vec<String>, String> {
         let step = |i: usize| (event(&walks[i]) - event(&walks[i - 1])) / f64::from(full[i] - full[i - 1]);
         (1..full.len()).map(step).collect()
     };
-    let (instructions, writes) = (per_zone(|walk| walk.instructions), per_zone(|walk| walk.writes));
-    println!("each full zone that is walked past: {instructions:.1?} instructions, {writes:.1?} writes");
-    println!("of which the zone's own refusal: {:.1} and {:.1}", refusal.instructions, refusal.writes);
+    let (instructions, writes) = (per_zone(|walk| walk.instructions), per_zone(|walk| walk.atomic_writes));
+    println!(
+        "each full zone that is walked past: {instructions:.1?} instructions, {writes:.1?} atomic writes"
+    );
+    println!("of which the zone's own refusal: {:.1} and {:.1}", refusal.instructions, refusal.atomic_writes);
     if instructions.iter().any(|step| (step - instructions[0]).abs() > 1.0) {
         broken.push(format!("a walk over full zones is not linear: {instructions:?}"));
     }
-    // A call and its arguments on the stack are all that a walk may write; an atomic write would come on top, and so
-    // would any growth with the length of the walk.
-    if writes.iter().any(|writes| writes - refusal.writes > 0.5) {
-        broken.push(format!("a walk writes beyond what the zones write: {writes:?}"));
+    if writes.iter().any(|writes| *writes > 0.0) {
+        broken.push(format!("a walk over full zones writes: {writes:?}"));
     }
     Ok(broken)
 }
