@@ -282,6 +282,32 @@ fn a_fault_that_cannot_be_served_is_an_error_of_the_copy() {
 }
 
 #[test]
+fn system_calls_wait_for_pages_where_the_kernel_allows_it() {
+    let Ok(backend) = Backend::start(Choice::Userfaultfd) else { return println!("SKIPPED: no userfaultfd") };
+    if !backend.to_string().contains("(privileged") {
+        return println!("SKIPPED: {backend}");
+    }
+    let pager = Scattered::new(&backend, 8, 1000);
+    let start = pager.view.start() as *mut u8;
+    let mut zeroes = std::fs::File::open("/dev/zero").unwrap();
+    for page in 0..4 {
+        if page > 1 {
+            store(&pager, page, u64::MAX);
+            pager.fence(page);
+        }
+        // SAFETY: one page of the view, which nobody else uses now.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(start.wrapping_add(page * PAGE), 100) };
+        std::io::Read::read_exact(&mut zeroes, bytes).unwrap();
+        assert_eq!(load(&pager, page), 0, "page {page}");
+    }
+    assert_eq!(
+        pager.promotions.load(Ordering::Relaxed),
+        2,
+        "a system call's write is a write to a fence too"
+    );
+}
+
+#[test]
 fn refusals_are_named() {
     assert!(Backend::start(Choice::Best).unwrap().to_string().contains('('));
     let backend = Backend::start(Choice::Signal).unwrap();
