@@ -105,7 +105,8 @@ pub fn encode_as(
             out.first_chunk_mut::<8>().ok_or(too_large)?.copy_from_slice(&word.to_ne_bytes());
             8
         }
-        Codec::Fast | Codec::Dense => lz4::encode_fast(page, out, scratch).ok_or(too_large)?,
+        Codec::Fast => lz4::encode_fast(page, out, scratch).ok_or(too_large)?,
+        Codec::Dense => lz4::encode_dense(page, out, scratch).ok_or(too_large)?,
         Codec::Raw => {
             out.get_mut(..page.len()).ok_or(too_large)?.copy_from_slice(page);
             page.len()

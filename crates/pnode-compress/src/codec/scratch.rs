@@ -5,10 +5,12 @@
 /// No call reads what an earlier one left here, so the result of a call depends on its arguments alone.
 #[repr(C, align(64))]
 pub struct Scratch {
-    /// Positions in the page by hash (fast).
+    /// Positions by hash (fast, entropy), or the chain of earlier positions (dense), or decoding tables.
     pub(crate) table: [u16; 4096],
-    /// Reserved for the search structures of the denser codecs.
-    pub(crate) _more: [u16; 4096],
+    /// Positions by hash (dense), or sequences waiting for their codes (entropy).
+    pub(crate) links: [u16; 2048],
+    /// The transformed part of a page, or the lengths of codes.
+    pub(crate) bytes: [u8; 4096],
 }
 
 impl Scratch {
@@ -17,7 +19,7 @@ impl Scratch {
 
     /// A scratch for any codec and any page size.
     pub const fn new() -> Self {
-        Self { table: [0; 4096], _more: [0; 4096] }
+        Self { table: [0; 4096], links: [0; 2048], bytes: [0; 4096] }
     }
 }
 

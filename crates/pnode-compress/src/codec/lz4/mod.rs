@@ -8,11 +8,13 @@
 //! needs no window checks, and a table of 8 KiB stays in the first-level cache.
 
 mod decode;
+mod dense;
 mod fast;
 mod reach;
 mod sink;
 
 pub use decode::decode;
+pub use dense::encode_dense;
 pub use fast::encode_fast;
 
 /// The last bytes of a block are literals: at least this many.
