@@ -20,7 +20,7 @@ pub trait PageCodec {
 pub fn all() -> Vec<Box<dyn PageCodec>> {
     let mut list: Vec<Box<dyn PageCodec>> = vec![Box::new(CLz4)];
     list.extend(
-        [Codec::Fast, Codec::Dense].map(|codec| Box::new(Ours { codec, scratch: Scratch::new() }) as Box<dyn PageCodec>),
+        [Codec::Fast, Codec::Dense, Codec::Entropy].map(|codec| Box::new(Ours { codec, scratch: Scratch::new() }) as Box<dyn PageCodec>),
     );
     list.extend([3, 9].map(|level| Box::new(CLz4Hc { level }) as Box<dyn PageCodec>));
     list.extend([-1, 1].map(|level| Box::new(CZstd::new(level)) as Box<dyn PageCodec>));

@@ -95,6 +95,8 @@ pub enum Fault {
     Overrun,
     /// The object ended before the page was full.
     Short,
+    /// The prefix codes are none, or bits stand for no symbol.
+    Codes,
     /// A match distance is 0 or points before the start of the page.
     Distance {
         /// The distance, in bytes.
@@ -119,6 +121,7 @@ impl fmt::Display for Fault {
             Self::Short => {
                 f.write_str("the object holds less than the page: use the page size it was encoded with")
             }
+            Self::Codes => f.write_str("bits that stand for no symbol: the object is damaged"),
             Self::Distance { distance } => {
                 write!(f, "a match {distance} bytes back does not lie in the page: the object is damaged")
             }

@@ -13,6 +13,7 @@
 //!
 //! The formats are described byte by byte in `FORMATS.md` beside this crate's manifest.
 
+mod entropy;
 mod error;
 pub mod lz4;
 mod same;
@@ -107,6 +108,7 @@ pub fn encode_as(
         }
         Codec::Fast => lz4::encode_fast(page, out, scratch).ok_or(too_large)?,
         Codec::Dense => lz4::encode_dense(page, out, scratch).ok_or(too_large)?,
+        Codec::Entropy => entropy::encode(page, out, scratch).ok_or(too_large)?,
         Codec::Raw => {
             out.get_mut(..page.len()).ok_or(too_large)?.copy_from_slice(page);
             page.len()
@@ -128,11 +130,11 @@ pub fn decode(tag: Tag, bytes: &[u8], page: &mut [u8], scratch: &mut Scratch) ->
     if PageSize::from_bytes(page.len()).is_none() {
         return Err(DecodeError::new(Fault::PageSize { bytes: page.len() }, 0));
     }
-    let _ = scratch;
     let wrong_length = DecodeError::new(Fault::Length { bytes: bytes.len() }, 0);
     match tag.codec() {
         Codec::Same => same::fill(bytes.try_into().map_err(|_| wrong_length)?, page),
         Codec::Fast | Codec::Dense => lz4::decode(bytes, page)?,
+        Codec::Entropy => entropy::decode(bytes, page, scratch)?,
         Codec::Raw if bytes.len() == page.len() => page.copy_from_slice(bytes),
         Codec::Raw => return Err(wrong_length),
     }

@@ -23,13 +23,15 @@ pub enum Codec {
     Fast = 2,
     /// An LZ4 block from the thorough encoder; same format as [`Fast`](Self::Fast).
     Dense = 3,
+    /// LZ sequences under prefix codes.
+    Entropy = 4,
     /// The page itself.
     Raw = 7,
 }
 
 impl Codec {
     /// All codecs, by the byte they are tagged with.
-    pub const ALL: [Self; 4] = [Self::Same, Self::Fast, Self::Dense, Self::Raw];
+    pub const ALL: [Self; 5] = [Self::Same, Self::Fast, Self::Dense, Self::Entropy, Self::Raw];
 }
 
 /// A byte that is no tag, or one of another version of the formats.
@@ -91,6 +93,7 @@ impl Tag {
             1 => Codec::Same,
             2 => Codec::Fast,
             3 => Codec::Dense,
+            4 => Codec::Entropy,
             // By T1 no other value is left.
             _ => Codec::Raw,
         }

@@ -63,11 +63,7 @@ pub fn decode(block: &[u8], page: &mut [u8]) -> Result<(), DecodeError> {
         if stop + LAST_LITERALS > page.len() {
             return Err(DecodeError::new(Fault::Overrun, distance_at));
         }
-        if stop + OVERSHOOT <= page.len() {
-            copy_far(page, end, distance, stop);
-        } else {
-            copy_exact(page, end, distance, stop);
-        }
+        copy_match(page, end, distance, stop);
         end = stop;
     }
 }
@@ -160,6 +156,21 @@ fn length(block: &[u8], at: &mut usize, low: usize, page: usize) -> Result<usize
         }
     }
     Ok(length)
+}
+
+/// Fills `page[end..stop]` with what lies `distance` bytes before, where `1 <= distance <= end < stop <= page.len()`.
+/// Bytes after `stop` may change.
+#[inline(always)]
+pub(in crate::codec) fn copy_match(page: &mut [u8], end: usize, distance: usize, stop: usize) {
+    // Callers have tested this; it stands here so that what follows leans on nothing else.
+    if distance.wrapping_sub(1) >= end {
+        return;
+    }
+    if stop + OVERSHOOT <= page.len() {
+        copy_far(page, end, distance, stop);
+    } else {
+        copy_exact(page, end, distance, stop);
+    }
 }
 
 /// Fills `page[end..stop]` with what lies `distance` bytes before, which may be bytes just written. Bytes up to

@@ -10,9 +10,10 @@
 mod decode;
 mod dense;
 mod fast;
-mod reach;
+pub(super) mod reach;
 mod sink;
 
+pub(super) use decode::copy_match;
 pub use decode::decode;
 pub use dense::encode_dense;
 pub use fast::encode_fast;
