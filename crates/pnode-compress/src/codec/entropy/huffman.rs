@@ -7,16 +7,15 @@ use super::bits::{BitReader, BitWriter};
 
 /// The longest code. A part has at most 4,096 symbols, so longer codes would hardly gain.
 pub(super) const MAX_BITS: u32 = 10;
-/// The entries of a decoding table.
-pub(super) const TABLE: usize = 1 << MAX_BITS;
 /// The largest alphabet.
 pub(super) const SYMBOLS: usize = 256;
 
 /// Replaces the counts of an alphabet by its codes: each entry is the code's bits, reversed, and its length in the top
 /// 4 bits; 0 for a symbol that does not occur.
 ///
-/// Optimal lengths by the in-place method of Moffat and Katajainen (1995), then cut to [`MAX_BITS`].
-pub(super) fn make_codes(counts: &mut [u16], work: &mut [u16; 2 * SYMBOLS]) {
+/// No code is longer than `longest` bits, which leaves a code for each symbol of the alphabet. Optimal lengths by the in-place method of Moffat and Katajainen (1995), then cut.
+pub(super) fn make_codes(counts: &mut [u16], longest: u32, work: &mut [u16; 2 * SYMBOLS]) {
+    let longest = longest as usize;
     let (sorted, weights) = work.split_at_mut(SYMBOLS);
     let n = sort_by_count(counts, sorted);
     if n == 0 {
@@ -31,13 +30,13 @@ pub(super) fn make_codes(counts: &mut [u16], work: &mut [u16; 2 * SYMBOLS]) {
     } else {
         code_depths(&mut weights[..n]);
         for &depth in &weights[..n] {
-            population[usize::from(depth).min(MAX_BITS as usize)] += 1;
+            population[usize::from(depth).min(longest)] += 1;
         }
-        limit(&mut population);
+        limit(&mut population, longest);
     }
     // The rarest symbols come first in `sorted`, so they get the longest codes.
     let mut next = 0;
-    for bits in (1..=MAX_BITS as usize).rev() {
+    for bits in (1..=longest).rev() {
         for _ in 0..population[bits] {
             counts[usize::from(sorted[next])] = (bits as u16) << 12;
             next += 1;
@@ -108,8 +107,7 @@ fn code_depths(a: &mut [u16]) {
 }
 
 /// Makes a population of lengths, those too long counted as the longest, a complete prefix code again.
-fn limit(population: &mut [u16; MAX_BITS as usize + 2]) {
-    let max = MAX_BITS as usize;
+fn limit(population: &mut [u16; MAX_BITS as usize + 2], max: usize) {
     let mut space: i32 = (1..=max).map(|bits| i32::from(population[bits]) << (max - bits)).sum();
     // Each step lengthens one shorter code and so frees room for the codes that were cut.
     while space > 1 << max {
@@ -133,14 +131,33 @@ fn limit(population: &mut [u16; MAX_BITS as usize + 2]) {
 
 /// Gives canonical codes to entries that hold a length in their top 4 bits.
 fn assign(codes: &mut [u16]) {
-    let mut code = 0u32;
-    for bits in 1..=MAX_BITS {
-        for entry in codes.iter_mut().filter(|entry| **entry >> 12 == bits as u16 && **entry & 0xFFF == 0) {
-            *entry |= ((code << (32 - bits)).reverse_bits()) as u16;
-            code += 1;
-        }
-        code <<= 1;
+    let mut population = [0; 16];
+    for &code in &*codes {
+        population[usize::from(code >> 12)] += 1;
     }
+    let mut next = first_codes(population);
+    for entry in codes.iter_mut().filter(|entry| **entry != 0) {
+        *entry |= turned(&mut next, *entry >> 12);
+    }
+}
+
+/// The first canonical code of each length, from how many codes each length has.
+fn first_codes(population: [u16; 16]) -> [u16; 16] {
+    let (mut next, mut code) = ([0; 16], 0);
+    for length in 1..=MAX_BITS as usize {
+        next[length] = code;
+        code = (code + population[length]) << 1;
+    }
+    next
+}
+
+/// The next code of a length (1 to [`MAX_BITS`]), first bit lowest.
+#[inline(always)]
+fn turned(next: &mut [u16; 16], length: u16) -> u16 {
+    let code = &mut next[usize::from(length & 15)];
+    let bits = (u32::from(*code) << (32 - u32::from(length))).reverse_bits() as u16;
+    *code += 1;
+    bits
 }
 
 /// Writes the lengths of an alphabet: runs of symbols that occur and that do not in turn, each length as its
@@ -171,62 +188,65 @@ pub(super) fn write_lengths(codes: &[u16], out: &mut BitWriter<'_>) {
     }
 }
 
-/// Reads what [`write_lengths`] wrote, into the top 4 bits of `codes`, and gives codes; `None` if it is no prefix code
-/// of the alphabet.
-pub(super) fn read_codes(codes: &mut [u16], bits: &mut BitReader<'_>) -> Option<()> {
-    codes.fill(0);
-    let (mut symbol, mut before, mut present) = (0, 6i32, false);
-    let mut space = 0u32;
-    while symbol < codes.len() {
+/// Reads what [`write_lengths`] wrote for an alphabet of `symbols`, and fills a decoding table: by the next bits, the
+/// symbol in the low 8 bits and the length of its code above; 0 where no code fits. `None` if it is no prefix code.
+///
+/// The table has an entry for each value of its longest code. `present` is working memory for a word a symbol.
+pub(super) fn read_table(
+    symbols: usize,
+    present: &mut [u16; SYMBOLS],
+    table: &mut [u16],
+    bits: &mut BitReader<'_>,
+) -> Option<()> {
+    let longest = table.len().ilog2() as u16;
+    let (mut symbol, mut length, mut count) = (0, 6u16, 0);
+    let mut population = [0; 16];
+    while symbol < symbols {
+        // A run of symbols without a code, then one of those with; only the first may be empty.
+        let absent = take_gamma(bits) as usize;
+        if absent == 0 && symbol > 0 {
+            return None;
+        }
+        symbol += absent;
+        if symbol == symbols {
+            break;
+        }
         let run = take_gamma(bits) as usize;
-        let end = symbol.checked_add(run).filter(|&end| end <= codes.len())?;
-        // Only the first run may be empty, so this ends.
-        if run == 0 && symbol > 0 {
+        if run == 0 || symbol + run > symbols {
             return None;
         }
-        if run == 0 && present {
-            return None;
-        }
-        if present {
-            for code in &mut codes[symbol..end] {
-                let ones = (!bits.peek()).trailing_zeros().min(20);
-                bits.skip(ones + 1);
-                let step = match ones {
-                    0 => 0,
-                    _ if bits.take(1) == 1 => ones as i32,
-                    _ => -(ones as i32),
-                };
-                before += step;
-                if !(1..=MAX_BITS as i32).contains(&before) {
-                    return None;
-                }
-                *code = (before as u16) << 12;
-                space += 1 << (MAX_BITS as i32 - before);
+        for _ in 0..run {
+            let word = bits.peek();
+            let ones = (!word).trailing_zeros().min(15) as u16;
+            bits.skip(u32::from(ones + 1 + u16::from(ones > 0)));
+            let up = word >> (ones + 1) & 1 == 1;
+            length = if up { length + ones } else { length.wrapping_sub(ones) };
+            if length.wrapping_sub(1) >= longest {
+                return None;
             }
+            population[usize::from(length & 15)] += 1;
+            *present.get_mut(count)? = symbol as u16 | length << 8;
+            (symbol, count) = (symbol + 1, count + 1);
         }
-        symbol = end;
-        present = !present;
     }
-    if space > 1 << MAX_BITS {
+    let space: u32 =
+        (1..=longest).map(|length| u32::from(population[usize::from(length)]) << (longest - length)).sum();
+    if space > 1 << longest {
         return None;
     }
-    assign(codes);
-    Some(())
-}
-
-/// Fills a decoding table: by the next [`MAX_BITS`] bits, the symbol in the low 8 bits and its length above; 0 where no
-/// code fits.
-pub(super) fn make_table(codes: &[u16], table: &mut [u16; TABLE]) {
-    table.fill(0);
-    for (symbol, &code) in codes.iter().enumerate().filter(|(_, code)| **code != 0) {
-        let length = code >> 12;
-        let entry = symbol as u16 | length << 8;
-        let (mut at, step) = (usize::from(code & 0xFFF), 1 << length);
-        while at < TABLE {
+    if space < 1 << longest {
+        table.fill(0);
+    }
+    let mut next = first_codes(population);
+    for &entry in &present[..count] {
+        let length = entry >> 8;
+        let (mut at, step) = (usize::from(turned(&mut next, length)), 1 << length);
+        while at < table.len() {
             table[at] = entry;
             at += step;
         }
     }
+    Some(())
 }
 
 /// A number in Elias' gamma code of `value + 1`: as many ones as it has bits after the first, a zero, those bits.
@@ -238,7 +258,8 @@ pub(super) fn put_gamma(value: u32, out: &mut BitWriter<'_>) {
 
 /// Reads a number that [`put_gamma`] wrote; at most 16 bits.
 pub(super) fn take_gamma(bits: &mut BitReader<'_>) -> u32 {
-    let ones = (!bits.peek()).trailing_zeros().min(16);
-    bits.skip(ones + 1);
-    (1 << ones | bits.take(ones)) - 1
+    let word = bits.peek();
+    let ones = (!word).trailing_zeros().min(16);
+    bits.skip(2 * ones + 1);
+    (1 << ones | (word >> (ones + 1)) as u32 & ((1 << ones) - 1)) - 1
 }

@@ -3,9 +3,7 @@
 
 use super::PART;
 use super::bits::{BitReader, BitWriter};
-use super::huffman::{
-    MAX_BITS, SYMBOLS, TABLE, make_codes, make_table, put_gamma, read_codes, take_gamma, write_lengths,
-};
+use super::huffman::{MAX_BITS, SYMBOLS, make_codes, put_gamma, read_table, take_gamma, write_lengths};
 use super::parse::{MAX_SEQUENCES, MIN_MATCH, Sequence, parse};
 use crate::codec::lz4::reach::{load, store};
 use crate::codec::{DecodeError, Fault, Scratch};
@@ -18,6 +16,13 @@ const LONG_MATCH: usize = 15;
 /// distances that are multiples of 8, in units of 8.
 const DISTANCES: usize = 25;
 const UNITS: usize = 13;
+/// The longest codes of tokens and of distances.
+const TOKEN_BITS: u32 = 8;
+const DISTANCE_BITS: u32 = 7;
+/// The entries of the decoding tables.
+const LITERAL_TABLE: usize = 1 << MAX_BITS;
+const TOKEN_TABLE: usize = 1 << TOKEN_BITS;
+const DISTANCE_TABLE: usize = 1 << DISTANCE_BITS;
 
 /// The symbol of a distance that is not the last one, the value of its extra bits, and their number.
 #[inline(always)]
@@ -63,9 +68,9 @@ pub(super) fn encode(part: &[u8; PART], out: &mut [u8], scratch: &mut Scratch) -
         literals[usize::from(byte)] += 1;
     }
     total += PART - at;
-    make_codes(literals, work);
-    make_codes(tokens, work);
-    make_codes(distances, work);
+    make_codes(literals, MAX_BITS, work);
+    make_codes(tokens, TOKEN_BITS, work);
+    make_codes(distances, DISTANCE_BITS, work);
 
     let mut head = BitWriter::new(out, 0);
     head.put(total as u32, 13);
@@ -142,18 +147,14 @@ pub(super) fn encode(part: &[u8; PART], out: &mut [u8], scratch: &mut Scratch) -
 /// Decodes a part.
 pub(super) fn decode(object: &[u8], page: &mut [u8], scratch: &mut Scratch) -> Result<(), DecodeError> {
     let Scratch { table, links, bytes } = scratch;
-    let truncated = |at| DecodeError::new(Fault::Truncated, at);
+    let truncated = |at: usize| DecodeError::new(Fault::Truncated, at);
     let codes_fault =
         |bits: &BitReader<'_>| DecodeError::new(Fault::Codes, bits.next_byte().min(object.len()));
-    let (literal_table, rest) = table.split_at_mut(TABLE);
-    let (token_table, rest) = rest.split_at_mut(TABLE);
-    let (literal_table, token_table): (&mut [u16; TABLE], &mut [u16; TABLE]) =
-        match (literal_table.try_into(), token_table.try_into()) {
-            (Ok(literals), Ok(tokens)) => (literals, tokens),
-            _ => return Err(truncated(0)),
-        };
-    let distance_table: &mut [u16; TABLE] = rest.first_chunk_mut().ok_or(truncated(0))?;
-    let codes = &mut links[..SYMBOLS];
+    let whole = truncated(0);
+    let (literal_table, rest) = table.split_first_chunk_mut::<LITERAL_TABLE>().ok_or(whole)?;
+    let (token_table, rest) = rest.split_first_chunk_mut::<TOKEN_TABLE>().ok_or(whole)?;
+    let distance_table = rest.first_chunk_mut::<DISTANCE_TABLE>().ok_or(whole)?;
+    let present = links.first_chunk_mut::<SYMBOLS>().ok_or(whole)?;
 
     let mut head = BitReader::new(object);
     let total = head.take(13) as usize;
@@ -162,14 +163,11 @@ pub(super) fn decode(object: &[u8], page: &mut [u8], scratch: &mut Scratch) -> R
         return Err(DecodeError::new(Fault::Overrun, 0));
     }
     if total > 0 {
-        read_codes(codes, &mut head).ok_or(codes_fault(&head))?;
-        make_table(codes, literal_table);
+        read_table(SYMBOLS, present, literal_table, &mut head).ok_or(codes_fault(&head))?;
     }
     if count > 0 {
-        read_codes(&mut codes[..TOKENS], &mut head).ok_or(codes_fault(&head))?;
-        make_table(&codes[..TOKENS], token_table);
-        read_codes(&mut codes[..DISTANCES], &mut head).ok_or(codes_fault(&head))?;
-        make_table(&codes[..DISTANCES], distance_table);
+        read_table(TOKENS, present, token_table, &mut head).ok_or(codes_fault(&head))?;
+        read_table(DISTANCES, present, distance_table, &mut head).ok_or(codes_fault(&head))?;
     }
     let head_end = head.next_byte();
     let Some(sizes) = object.get(head_end..head_end + 4) else {
@@ -195,18 +193,19 @@ fn read_literals(
     front: &mut [u8],
     second: &[u8],
     back: &mut [u8],
-    table: &[u16; TABLE],
+    table: &[u16; LITERAL_TABLE],
 ) -> Result<(), Fault> {
     let (mut a, mut b) = (BitReader::new(first), BitReader::new(second));
-    let mut fronts = front.chunks_exact_mut(5);
-    let mut backs = back.chunks_exact_mut(5);
+    const BATCH: usize = 5;
+    let mut fronts = front.chunks_exact_mut(BATCH);
+    let mut backs = back.chunks_exact_mut(BATCH);
     // Five codes of 10 bits fit what one peek gives. A code that does not exist has length 0 and is caught by `invalid`.
     let mut valid = u16::MAX;
     let mut read = |bits: &mut BitReader<'_>, out: &mut [u8]| {
         let mut word = bits.peek();
         let mut used = 0;
         for byte in out {
-            let entry = table[word as usize & (TABLE - 1)];
+            let entry = table[word as usize & (LITERAL_TABLE - 1)];
             let length = u32::from(entry >> 8);
             *byte = entry as u8;
             word >>= length;
@@ -215,15 +214,13 @@ fn read_literals(
         }
         bits.skip(used);
     };
-    for (x, y) in fronts.by_ref().zip(backs.by_ref()) {
-        read(&mut a, x);
-        read(&mut b, y);
-    }
-    for x in fronts.by_ref() {
-        read(&mut a, x);
-    }
+    // The halves differ by one literal, so the second has as many whole batches or one more.
     for y in backs.by_ref() {
-        read(&mut b, y);
+        if let Some(x) = fronts.next() {
+            // Both lengths are known here, so that neither loop is one.
+            read(&mut a, &mut x[..BATCH]);
+        }
+        read(&mut b, &mut y[..BATCH]);
     }
     read(&mut a, fronts.into_remainder());
     read(&mut b, backs.into_remainder());
@@ -245,21 +242,20 @@ fn read_literals(
 fn read_sequences(
     mut bits: BitReader<'_>,
     count: usize,
-    tokens: &[u16; TABLE],
-    distances: &[u16; TABLE],
+    tokens: &[u16; TOKEN_TABLE],
+    distances: &[u16; DISTANCE_TABLE],
     literals: &[u8],
     total: usize,
     page: &mut [u8],
 ) -> Result<(), (Fault, usize)> {
-    const MASK: usize = TABLE - 1;
     let (mut taken, mut end, mut last) = (0, 0, 0usize);
     for _ in 0..count {
         let place = bits.next_byte();
         let mut word = bits.peek();
-        let token = tokens[word as usize & MASK];
+        let token = tokens[word as usize & (TOKEN_TABLE - 1)];
         let token_bits = u32::from(token >> 8);
         word >>= token_bits;
-        let symbol = distances[word as usize & MASK];
+        let symbol = distances[word as usize & (DISTANCE_TABLE - 1)];
         let symbol_bits = u32::from(symbol >> 8);
         if token_bits == 0 || symbol_bits == 0 {
             return Err((Fault::Codes, place));
