@@ -63,7 +63,8 @@ fn corpora(options: &Options) -> Result<Vec<Corpus>, Box<dyn std::error::Error>>
     let synthetic = synth::KINDS.iter().map(|kind| (format!("synth_{kind}"), synth::corpus(kind, 512)));
     let mut all: Vec<(String, Vec<u8>)> = synthetic.collect();
     if let Some(dir) = &options.live {
-        let mut paths: Vec<_> = std::fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+        let mut paths: Vec<_> =
+            std::fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
         paths.sort();
         for path in paths.iter().filter(|p| p.extension().is_some_and(|e| e == "pages")) {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();

@@ -36,17 +36,18 @@ pub fn run(corpus: &Corpus, codecs: &mut [Box<dyn PageCodec>], rounds: usize, pa
         let (mut arena, mut ends) = (vec![], vec![]);
         for source in corpus.bytes.chunks_exact(page) {
             match codec.encode(source, &mut out) {
-                Some(len) => {
+                Some((len, tag)) => {
                     arena.extend(&out[..len]);
-                    codec.decode(&out[..len], &mut back);
+                    codec.decode(tag, &out[..len], &mut back);
                     assert!(back == source, "{} changed a page of {}", codec.name(), corpus.name);
+                    ends.push((arena.len(), tag));
                 }
                 None => {
                     arena.extend(source);
                     figures.raw += 1;
+                    ends.push((arena.len(), 0));
                 }
             }
-            ends.push(arena.len());
         }
         figures.bytes = arena.len();
         arenas.push((arena, ends));
@@ -59,11 +60,11 @@ pub fn run(corpus: &Corpus, codecs: &mut [Box<dyn PageCodec>], rounds: usize, pa
             }
             let middle = thread_seconds();
             let mut from = 0;
-            for &end in ends {
+            for &(end, tag) in ends {
                 if end - from == page {
                     back.copy_from_slice(&arena[from..end]);
                 } else {
-                    codec.decode(&arena[from..end], &mut back);
+                    codec.decode(tag, &arena[from..end], &mut back);
                 }
                 std::hint::black_box(&mut back);
                 from = end;

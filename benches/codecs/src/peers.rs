@@ -9,18 +9,20 @@ pub trait PageCodec {
     /// The name in tables and JSON.
     fn name(&self) -> String;
 
-    /// Writes an object shorter than the page to the start of `out` and returns its length, or `None`.
-    fn encode(&mut self, page: &[u8], out: &mut [u8]) -> Option<usize>;
+    /// Writes an object shorter than the page to the start of `out` and returns its length and what a tag says beside
+    /// it, or `None`.
+    fn encode(&mut self, page: &[u8], out: &mut [u8]) -> Option<(usize, u8)>;
 
     /// Fills `page` from an object.
-    fn decode(&mut self, object: &[u8], page: &mut [u8]);
+    fn decode(&mut self, tag: u8, object: &[u8], page: &mut [u8]);
 }
 
 /// Every codec; the first one is the yardstick.
 pub fn all() -> Vec<Box<dyn PageCodec>> {
     let mut list: Vec<Box<dyn PageCodec>> = vec![Box::new(CLz4)];
     list.extend(
-        [Codec::Fast, Codec::Dense, Codec::Entropy].map(|codec| Box::new(Ours { codec, scratch: Scratch::new() }) as Box<dyn PageCodec>),
+        [Codec::Fast, Codec::Dense, Codec::Entropy]
+            .map(|codec| Box::new(Ours { codec, scratch: Scratch::new() }) as Box<dyn PageCodec>),
     );
     list.extend([3, 9].map(|level| Box::new(CLz4Hc { level }) as Box<dyn PageCodec>));
     list.extend([-1, 1].map(|level| Box::new(CZstd::new(level)) as Box<dyn PageCodec>));
@@ -45,17 +47,21 @@ impl PageCodec for Ours {
         format!("pnode {:?}", self.codec).to_lowercase()
     }
 
-    fn encode(&mut self, page: &[u8], out: &mut [u8]) -> Option<usize> {
-        encode_as(self.codec, page, &mut out[..page.len() - 1], &mut self.scratch).ok().map(|object| object.len())
+    fn encode(&mut self, page: &[u8], out: &mut [u8]) -> Option<(usize, u8)> {
+        encode_as(self.codec, page, &mut out[..page.len() - 1], &mut self.scratch)
+            .ok()
+            .map(|object| (object.len(), object.tag().to_byte()))
     }
 
-    fn decode(&mut self, object: &[u8], page: &mut [u8]) {
-        decode(Tag::plain(self.codec), object, page, &mut self.scratch).expect("an object of ours");
+    fn decode(&mut self, tag: u8, object: &[u8], page: &mut [u8]) {
+        let tag = Tag::from_byte(tag).expect("a tag of ours");
+        decode(tag, object, page, &mut self.scratch).expect("an object of ours");
     }
 }
 
 unsafe extern "C" {
-    fn LZ4_compress_HC(src: *const c_char, dst: *mut c_char, size: c_int, room: c_int, level: c_int) -> c_int;
+    fn LZ4_compress_HC(src: *const c_char, dst: *mut c_char, size: c_int, room: c_int, level: c_int)
+    -> c_int;
 }
 
 /// C lz4's default compressor, with the full bound as room so that it runs its quickest loop.
@@ -66,7 +72,7 @@ impl PageCodec for CLz4 {
         "c lz4".into()
     }
 
-    fn encode(&mut self, page: &[u8], out: &mut [u8]) -> Option<usize> {
+    fn encode(&mut self, page: &[u8], out: &mut [u8]) -> Option<(usize, u8)> {
         // SAFETY: both ranges are those of live slices.
         let n = unsafe {
             lz4_sys::LZ4_compress_default(
@@ -76,10 +82,10 @@ impl PageCodec for CLz4 {
                 out.len() as c_int,
             )
         };
-        (n > 0 && (n as usize) < page.len()).then_some(n as usize)
+        (n > 0 && (n as usize) < page.len()).then_some((n as usize, 0))
     }
 
-    fn decode(&mut self, object: &[u8], page: &mut [u8]) {
+    fn decode(&mut self, _: u8, object: &[u8], page: &mut [u8]) {
         // SAFETY: both ranges are those of live slices.
         let n = unsafe {
             lz4_sys::LZ4_decompress_safe(
@@ -102,7 +108,7 @@ impl PageCodec for CLz4Hc {
         format!("c lz4hc {}", self.level)
     }
 
-    fn encode(&mut self, page: &[u8], out: &mut [u8]) -> Option<usize> {
+    fn encode(&mut self, page: &[u8], out: &mut [u8]) -> Option<(usize, u8)> {
         // SAFETY: both ranges are those of live slices.
         let n = unsafe {
             LZ4_compress_HC(
@@ -113,11 +119,11 @@ impl PageCodec for CLz4Hc {
                 self.level,
             )
         };
-        (n > 0 && (n as usize) < page.len()).then_some(n as usize)
+        (n > 0 && (n as usize) < page.len()).then_some((n as usize, 0))
     }
 
-    fn decode(&mut self, object: &[u8], page: &mut [u8]) {
-        CLz4.decode(object, page);
+    fn decode(&mut self, _: u8, object: &[u8], page: &mut [u8]) {
+        CLz4.decode(0, object, page);
     }
 }
 
@@ -151,7 +157,7 @@ impl PageCodec for CZstd {
         format!("c zstd {}", self.level)
     }
 
-    fn encode(&mut self, page: &[u8], out: &mut [u8]) -> Option<usize> {
+    fn encode(&mut self, page: &[u8], out: &mut [u8]) -> Option<(usize, u8)> {
         // SAFETY: both ranges are those of live slices, the context is ours.
         let n = unsafe {
             zstd_sys::ZSTD_compressCCtx(
@@ -163,10 +169,10 @@ impl PageCodec for CZstd {
                 self.level,
             )
         };
-        (n < page.len()).then_some(n)
+        (n < page.len()).then_some((n, 0))
     }
 
-    fn decode(&mut self, object: &[u8], page: &mut [u8]) {
+    fn decode(&mut self, _: u8, object: &[u8], page: &mut [u8]) {
         // SAFETY: both ranges are those of live slices, the context is ours.
         let n = unsafe {
             zstd_sys::ZSTD_decompressDCtx(

@@ -26,9 +26,15 @@ fn is_raw(corpus: &Corpus, figures: &[Figures], page: usize) -> bool {
 /// Prints one table a codec, and a summary.
 pub fn print(names: &[String], results: &[(Corpus, Vec<Figures>)], page: usize) {
     let (lz4, zstd) = crate::peers::versions();
-    println!("c lz4 {lz4}, c zstd {zstd}, pages of {page} bytes; thread CPU time, medians, relative to {}", names[0]);
+    println!(
+        "c lz4 {lz4}, c zstd {zstd}, pages of {page} bytes; thread CPU time, medians, relative to {}",
+        names[0]
+    );
     for (codec, name) in names.iter().enumerate() {
-        println!("\n{name:<18} {:>9} {:>9} {:>8} {:>6} {:>7} {:>7} {:>7}", "GB/s in", "GB/s out", "ratio", "raw %", "in x", "out x", "ratio x");
+        println!(
+            "\n{name:<18} {:>9} {:>9} {:>8} {:>6} {:>7} {:>7} {:>7}",
+            "GB/s in", "GB/s out", "ratio", "raw %", "in x", "out x", "ratio x"
+        );
         for (corpus, figures) in results {
             let (bytes, f, r) = (corpus.bytes.len() as f64, &figures[codec], relative(figures, codec));
             println!(
@@ -44,7 +50,10 @@ pub fn print(names: &[String], results: &[(Corpus, Vec<Figures>)], page: usize) 
             );
         }
     }
-    println!("\nGeometric mean (worst kind) over kinds that {} shrinks; the ratio is of total bytes", names[0]);
+    println!(
+        "\nGeometric mean (worst kind) over kinds that {} shrinks; the ratio is of total bytes",
+        names[0]
+    );
     println!("{:<18} {:>32} {:>32} {:>32}", "", "in x", "out x", "ratio x");
     for (group, live) in [("synth", false), ("live", true)] {
         let of_group = || {
@@ -61,9 +70,12 @@ pub fn print(names: &[String], results: &[(Corpus, Vec<Figures>)], page: usize) 
                 (mean, format!("({:.3} {})", worst.0, worst.1))
             };
             let total = |i: usize| of_group().map(|(_, f)| f[i].bytes).sum::<usize>() as f64;
-            let ((encode, e), (decode, d), (_, r)) = (column(|r| r.encode), column(|r| r.decode), column(|r| r.ratio));
+            let ((encode, e), (decode, d), (_, r)) =
+                (column(|r| r.encode), column(|r| r.decode), column(|r| r.ratio));
             let ratio = total(0) / total(codec);
-            println!("{name:<12} {group:<5} {encode:>10.3} {e:<21} {decode:>10.3} {d:<21} {ratio:>10.3} {r:<21}");
+            println!(
+                "{name:<12} {group:<5} {encode:>10.3} {e:<21} {decode:>10.3} {d:<21} {ratio:>10.3} {r:<21}"
+            );
         }
     }
 }

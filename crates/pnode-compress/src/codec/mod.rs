@@ -2,7 +2,8 @@
 //!
 //! An object is a run of bytes and a [`Tag`] kept beside it. [`encode`] tries the codecs that cost a hot path nothing:
 //! *same-filled* (one word repeated), *fast* (an LZ4 block), and *raw* when neither gains. [`encode_as`] asks for one
-//! codec. [`decode`] reads every object.
+//! codec. [`decode`] reads every object. A [`Ladder`] picks the codec by the temperature of the page, and
+//! encodes an object again when it has cooled.
 //!
 //! Each call works on memory that the caller owns: the page, the output and a [`Scratch`] of 16 KiB. The room given for
 //! output is the budget: an encoder stops as soon as the object would pass it.
@@ -15,15 +16,19 @@
 
 mod entropy;
 mod error;
+mod ladder;
 pub mod lz4;
 mod same;
 mod scratch;
 mod tag;
+mod transform;
 
 pub use error::{DecodeError, EncodeError, Fault};
+pub use ladder::{Ladder, ReencodeError, Temperature};
 pub use same::same_filled;
 pub use scratch::Scratch;
 pub use tag::{Codec, Tag, UnknownTag};
+pub use transform::Transform;
 
 use pnode_core::PageSize;
 
@@ -108,7 +113,11 @@ pub fn encode_as(
         }
         Codec::Fast => lz4::encode_fast(page, out, scratch).ok_or(too_large)?,
         Codec::Dense => lz4::encode_dense(page, out, scratch).ok_or(too_large)?,
-        Codec::Entropy => entropy::encode(page, out, scratch).ok_or(too_large)?,
+        Codec::Entropy => {
+            let transform = Transform::choose(page);
+            let len = entropy::encode(transform, page, out, scratch).ok_or(too_large)?;
+            return Ok(Encoded { tag: Tag::transformed(transform), len });
+        }
         Codec::Raw => {
             out.get_mut(..page.len()).ok_or(too_large)?.copy_from_slice(page);
             page.len()
@@ -119,8 +128,8 @@ pub fn encode_as(
 
 /// Decodes an object into the page that it was made from.
 ///
-/// `page` has the length that was encoded. Only codecs whose [`Codec`] says so use `scratch`; it is an argument of every
-/// call so that a worker need not look at the tag.
+/// `page` has the length that was encoded. Only [`Codec::Entropy`] uses `scratch`; it is an argument of every call so
+/// that a worker need not look at the tag.
 ///
 /// # Errors
 ///
@@ -134,7 +143,7 @@ pub fn decode(tag: Tag, bytes: &[u8], page: &mut [u8], scratch: &mut Scratch) ->
     match tag.codec() {
         Codec::Same => same::fill(bytes.try_into().map_err(|_| wrong_length)?, page),
         Codec::Fast | Codec::Dense => lz4::decode(bytes, page)?,
-        Codec::Entropy => entropy::decode(bytes, page, scratch)?,
+        Codec::Entropy => entropy::decode(tag.transform(), bytes, page, scratch)?,
         Codec::Raw if bytes.len() == page.len() => page.copy_from_slice(bytes),
         Codec::Raw => return Err(wrong_length),
     }

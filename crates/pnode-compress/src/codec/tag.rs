@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use super::Transform;
+
 /// How an object is encoded: a byte kept beside the object, never inside it.
 ///
 /// Bits 0 to 2 are the [`Codec`], bits 3 to 5 the transform, bits 6 and 7 the version of the formats (1). So 0 is no
@@ -64,6 +66,12 @@ impl Tag {
         Self(Self::VERSION << 6 | codec as u8)
     }
 
+    /// The tag of the entropy codec over a transform.
+    pub const fn transformed(transform: Transform) -> Self {
+        // INVARIANT: T1: version, transform and the one codec that has any.
+        Self(Self::VERSION << 6 | (transform as u8) << 3 | Codec::Entropy as u8)
+    }
+
     /// The tag with this byte.
     ///
     /// # Errors
@@ -74,6 +82,13 @@ impl Tag {
         while i < Codec::ALL.len() {
             if Self::plain(Codec::ALL[i]).0 == byte {
                 return Ok(Self::plain(Codec::ALL[i]));
+            }
+            i += 1;
+        }
+        let mut i = 0;
+        while i < Transform::ALL.len() {
+            if Self::transformed(Transform::ALL[i]).0 == byte {
+                return Ok(Self::transformed(Transform::ALL[i]));
             }
             i += 1;
         }
@@ -100,8 +115,23 @@ impl Tag {
     }
 }
 
+impl Tag {
+    /// What was done to the page before it was coded.
+    #[inline]
+    pub const fn transform(self) -> Transform {
+        match self.0 >> 3 & 7 {
+            1 => Transform::Delta,
+            // By T1 no other value is left.
+            _ => Transform::None,
+        }
+    }
+}
+
 impl fmt::Debug for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.codec())
+        match self.transform() {
+            Transform::None => write!(f, "{:?}", self.codec()),
+            transform => write!(f, "{:?}({transform:?})", self.codec()),
+        }
     }
 }

@@ -12,13 +12,18 @@ mod huffman;
 mod parse;
 mod part;
 
-use super::{DecodeError, Fault, Scratch};
+use super::{DecodeError, Fault, Scratch, Transform};
 
 /// The bytes of a part.
 pub(super) const PART: usize = 4096;
 
 /// Encodes `page` at the start of `out`; `None` if it would pass `out.len()`.
-pub(super) fn encode(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
+pub(super) fn encode(
+    transform: Transform,
+    page: &[u8],
+    out: &mut [u8],
+    scratch: &mut Scratch,
+) -> Option<usize> {
     let mut end = 0;
     let parts = page.len() / PART;
     for (index, part) in page.chunks_exact(PART).enumerate() {
@@ -26,7 +31,15 @@ pub(super) fn encode(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Opti
         let start = end + if index + 1 < parts { 2 } else { 0 };
         let room = out.len().min(start + PART - 1);
         let part: &[u8; PART] = part.try_into().ok()?;
-        let len = match out.get_mut(start..room).and_then(|out| part::encode(part, out, scratch)) {
+        let Scratch { table, links, bytes } = scratch;
+        let source = match transform {
+            Transform::None => part,
+            _ => {
+                transform.apply(part, bytes);
+                &*bytes
+            }
+        };
+        let len = match out.get_mut(start..room).and_then(|out| part::encode(source, out, table, links)) {
             Some(len) => len,
             None => {
                 out.get_mut(start..start + PART)?.copy_from_slice(part);
@@ -42,7 +55,12 @@ pub(super) fn encode(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Opti
 }
 
 /// Decodes an object of [`encode`].
-pub(super) fn decode(object: &[u8], page: &mut [u8], scratch: &mut Scratch) -> Result<(), DecodeError> {
+pub(super) fn decode(
+    transform: Transform,
+    object: &[u8],
+    page: &mut [u8],
+    scratch: &mut Scratch,
+) -> Result<(), DecodeError> {
     let mut at = 0;
     let parts = page.len() / PART;
     for (index, page) in page.chunks_exact_mut(PART).enumerate() {
@@ -60,6 +78,10 @@ pub(super) fn decode(object: &[u8], page: &mut [u8], scratch: &mut Scratch) -> R
             page.copy_from_slice(coded);
         } else {
             part::decode(coded, page, scratch).map_err(|e| DecodeError::new(e.fault(), at + e.at()))?;
+            if transform != Transform::None {
+                scratch.bytes.copy_from_slice(page);
+                transform.undo(&scratch.bytes, page);
+            }
         }
         at += len;
     }

@@ -41,8 +41,12 @@ fn token(sequence: Sequence) -> usize {
 }
 
 /// Encodes a part into less than `out.len()` bytes, or returns `None`.
-pub(super) fn encode(part: &[u8; PART], out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
-    let Scratch { table, links, .. } = scratch;
+pub(super) fn encode(
+    part: &[u8; PART],
+    out: &mut [u8],
+    table: &mut [u16; 4096],
+    links: &mut [u16; 2048],
+) -> Option<usize> {
     let sequences = parse(part, table, links);
 
     // The table of positions has done its work; codes live there from here on.

@@ -53,7 +53,7 @@ pub fn encode_fast(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option
                 }
                 at += 1;
             }
-            // After 64 misses in a row every second position is tried, after 128 every third.
+            // After 64 misses in a row every second position is tried, after 32 more every third, and so on.
             let mut misses = 1 << 6;
             loop {
                 if at + REACH > page.len() {
@@ -68,7 +68,8 @@ pub fn encode_fast(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option
                     break 'found (at - candidate, differ);
                 }
                 at += misses >> 6;
-                misses += 1;
+                // A long run without a match is most likely noise, which is left behind at a growing pace.
+                misses += misses >> 6;
             }
         };
         last = distance;
