@@ -17,7 +17,7 @@ use crate::walk::Use;
 use crate::word;
 
 /// How often a search that met frames in motion looks again before it gives up with a typed error.
-pub(crate) const PATIENCE: u32 = 1 << 12;
+pub(crate) const PATIENCE: u32 = if cfg!(loom) { 2 } else { 1 << 12 };
 
 /// A concurrent allocator of page frames over one range of frame numbers.
 ///

@@ -1,2 +1,197 @@
-//! Loom models.
+//! Loom models of everything that two CPUs can do to one another in a zone.
+//!
+//! Each model is the smallest world that still has the race: two words, or one area. Each ends with an audit, which
+//! refutes a lost frame, a broken word, and any hint that promises less than is free (so a weakened fence shows up as
+//! "more is free than the hints say"). `LOOM_MAX_PREEMPTIONS` (default 2) explores further.
 #![cfg(loom)]
+
+use loom::sync::Arc;
+use loom::thread;
+
+use pnode_buddy::{Geometry, Line, Metadata, Zone};
+use pnode_core::{FrameError, FrameRange, MigrateType, Order, Pfn};
+
+const MOVABLE: MigrateType = MigrateType::Movable;
+
+fn order(order: u8) -> Order {
+    Order::new(order).unwrap()
+}
+
+fn zone(start: u64, frames: u64) -> Arc<Zone<'static>> {
+    let range = FrameRange::new(Pfn::new(start), frames).unwrap();
+    let lines = Geometry::new(range).unwrap().lines();
+    // A model keeps copies of the words; the lines are leaked because the borrow has to be static.
+    let metadata = Metadata::assume_zeroed(vec![Line::ZERO; lines].leak());
+    Arc::new(Zone::new(range, metadata).unwrap())
+}
+
+
+fn model(check: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(2));
+    builder.max_branches = 20_000;
+    builder.check(check);
+}
+
+/// The block, or `None` if it was exhausted; a peer that loom holds back makes it contended, and we look again later.
+fn alloc(zone: &Zone<'_>, size: u8) -> Option<Pfn> {
+    loop {
+        match zone.alloc(order(size), MOVABLE) {
+            Ok(pfn) => return Some(pfn),
+            Err(FrameError::Contended { .. }) => thread::yield_now(),
+            Err(_) => return None,
+        }
+    }
+}
+
+fn fill(zone: &Zone<'_>, size: u8) -> Vec<Pfn> {
+    std::iter::from_fn(|| alloc(zone, size)).collect()
+}
+
+/// Two CPUs take the last two frames; each gets one.
+#[test]
+fn two_frames_for_two() {
+    model(|| {
+        let zone = zone(64, 2);
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || alloc(&other, 0));
+        let mine = alloc(&zone, 0).unwrap();
+        let theirs = peer.join().unwrap().unwrap();
+        assert_ne!(mine, theirs);
+        zone.audit().unwrap();
+        assert_eq!(zone.free_frames(), 0);
+    });
+}
+
+/// A free into a full word races with a search that finds it full and lowers the hint: the frame is found later.
+#[test]
+fn a_free_is_not_lost_to_a_disappointed_search() {
+    model(|| {
+        let zone = zone(64, 2);
+        let frames = fill(&zone, 0);
+        let other = Arc::clone(&zone);
+        let frame = frames[0];
+        let peer = thread::spawn(move || other.free(frame, Order::ZERO).unwrap());
+        let found = alloc(&zone, 0);
+        peer.join().unwrap();
+        zone.audit().unwrap();
+        let again = alloc(&zone, 0);
+        assert!(found.is_some() ^ again.is_some());
+    });
+}
+
+/// A free that completes a pair races with a search for that pair.
+#[test]
+fn a_completed_pair_is_not_lost() {
+    model(|| {
+        let zone = zone(64, 2);
+        let frames = fill(&zone, 0);
+        zone.free(frames[0], Order::ZERO).unwrap();
+        let other = Arc::clone(&zone);
+        let frame = frames[1];
+        let peer = thread::spawn(move || other.free(frame, Order::ZERO).unwrap());
+        let found = alloc(&zone, 1);
+        peer.join().unwrap();
+        zone.audit().unwrap();
+        assert!(found.is_some() || alloc(&zone, 1).is_some());
+    });
+}
+
+/// A word that empties races with the collection that a larger block needs, and with a small allocation in it.
+#[test]
+fn a_word_moves_up_or_is_used_never_both() {
+    model(|| {
+        let zone = zone(64, 32);
+        let frame = alloc(&zone, 0).unwrap();
+        zone.free(frame, Order::ZERO).unwrap();
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || alloc(&other, 0));
+        let word = alloc(&zone, 5);
+        let small = peer.join().unwrap();
+        // One of the two was first; the other finds nothing or, for the small one, nothing but nothing.
+        assert!(word.is_some() ^ small.is_some());
+        zone.audit().unwrap();
+    });
+}
+
+/// While one CPU moves a word up and takes it down again, another that needs a frame is never told "exhausted".
+#[test]
+fn frames_in_motion_are_waited_for() {
+    model(|| {
+        let zone = zone(64, 33);
+        // One frame of the word is free all the time, next to the lone frame that the peer plays with.
+        let frame = alloc(&zone, 0).unwrap();
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || {
+            let word = alloc(&other, 5);
+            if let Some(word) = word {
+                other.free(word, order(5)).unwrap();
+            }
+        });
+        assert!(alloc(&zone, 0).is_some(), "33 frames, one taken, at most 32 in the peer's block");
+        peer.join().unwrap();
+        zone.free(frame, Order::ZERO).unwrap();
+        zone.audit().unwrap();
+    });
+}
+
+/// Two CPUs need a new area at the same time: the zone has two, each may get its own or share one.
+#[test]
+fn an_area_comes_down_once() {
+    model(|| {
+        let zone = zone(512, 512);
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || alloc(&other, 4));
+        let mine = alloc(&zone, 0).unwrap();
+        let theirs = peer.join().unwrap().unwrap();
+        assert!(mine < theirs || mine >= theirs.checked_add(16).unwrap());
+        zone.audit().unwrap();
+        assert_eq!(zone.free_frames(), 512 - 17);
+    });
+}
+
+/// The last block of an area is freed while another CPU wants the whole area.
+#[test]
+fn an_area_goes_up_or_is_found_later() {
+    model(|| {
+        let zone = zone(512, 512);
+        let block = alloc(&zone, 8).unwrap();
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || other.free(block, order(8)).unwrap());
+        let area = alloc(&zone, 9);
+        peer.join().unwrap();
+        zone.audit().unwrap();
+        assert!(area.is_some() || alloc(&zone, 9).is_some());
+    });
+}
+
+/// Of two frees of one block exactly one succeeds.
+#[test]
+fn a_double_free_has_one_winner() {
+    model(|| {
+        let zone = zone(64, 4);
+        let block = alloc(&zone, 1).unwrap();
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || other.free(block, order(1)).is_ok());
+        let mine = zone.free(block, order(1)).is_ok();
+        assert!(mine ^ peer.join().unwrap());
+        zone.audit().unwrap();
+        assert_eq!(zone.free_frames(), 4);
+    });
+}
+
+/// After an isolation returned, no allocation succeeds, and every one that did is in the books.
+#[test]
+fn isolation_is_a_line_in_time() {
+    model(|| {
+        let zone = zone(64, 2);
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || alloc(&other, 0));
+        zone.isolate();
+        let used = zone.used_frames();
+        let got = peer.join().unwrap();
+        assert!(got.is_none() || used == 1, "a frame was handed out behind a finished isolation");
+        assert!(alloc(&zone, 0).is_none());
+        zone.audit().unwrap();
+    });
+}
