@@ -104,7 +104,7 @@ impl Zone<'_> {
         let stats = self.stats();
         let allocated: u64 =
             stats.allocated_blocks.iter().zip(0..).map(|(count, order)| count << order).sum();
-        let (expected, found) = (self.managed_frames(), allocated + stats.free_frames);
+        let (expected, found) = (self.managed_frames(), allocated + stats.free_frames + stats.cached_frames);
         if expected != found {
             return Err(AuditError::Lost { expected, found });
         }
@@ -190,6 +190,9 @@ impl Zone<'_> {
 
     fn audit_word(&self, index: usize, hint: u8, pfn: Pfn) -> Result<(), AuditError> {
         let value = self.word(index).load(Acquire);
+        if word::is_owned(value) {
+            return Ok(());
+        }
         for (offset, order) in word::heads(value) {
             let aligned = order < word::ORDER && offset & ((1 << order) - 1) == 0;
             if !aligned || !word::holds(value, offset, order) {

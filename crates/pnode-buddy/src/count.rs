@@ -8,6 +8,9 @@ use crate::geometry::CLASSES;
 /// The count of frames in areas that no class has claimed, and of blocks larger than an area.
 pub(crate) const UNCLAIMED: u8 = CLASSES as u8;
 
+/// No count: the frame went into the cache of a CPU, which counts it.
+pub(crate) const CACHED: u8 = UNCLAIMED + 1;
+
 #[repr(align(128))]
 struct Padded(AtomicU64);
 
@@ -26,6 +29,7 @@ impl Counts {
         self.0[class as usize].0.fetch_sub(frames, Relaxed);
     }
 
+    /// Adds a sum of deltas, which may be negative in two's complement.
     #[inline]
     pub(crate) fn give(&self, class: u8, frames: u64) {
         self.0[class as usize].0.fetch_add(frames, Relaxed);

@@ -4,7 +4,7 @@ use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use pnode_core::sync::fence_after_rmw;
 use pnode_core::{FreeError, Order, Pfn};
 
-use crate::count::UNCLAIMED;
+use crate::count::{CACHED, UNCLAIMED};
 use crate::geometry::{TOP, child_order, level_of};
 use crate::node::{self, Child, advert};
 use crate::word::{self, Frame, level};
@@ -21,12 +21,14 @@ impl Zone<'_> {
     /// [`FreeError`], and nothing has changed.
     pub fn free(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         let class = self.release(pfn, order)?;
-        self.counts.give(class, order.frames());
+        if class != CACHED {
+            self.counts.give(class, order.frames());
+        }
         Ok(())
     }
 
     /// [`Zone::free`] without the accounting: whose count the block enters.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release(&self, pfn: Pfn, order: Order) -> Result<u8, FreeError> {
         if !self.covers(pfn, order) {
             return Err(FreeError::OutOfZone { pfn });
@@ -38,7 +40,10 @@ impl Zone<'_> {
             0 => self.free_in_word(pfn.get(), order.get()),
             level => self.free_in_node(level, pfn.get(), order.get()),
         };
-        freed.ok_or_else(|| self.refusal(pfn, order))
+        match freed {
+            Some(class) => Ok(class),
+            None => self.free_otherwise(pfn, order),
+        }
     }
 
     #[inline]
@@ -69,7 +74,7 @@ impl Zone<'_> {
 
     /// After a free in a word, which is `now`: raises what its area says of it, unless that is enough.
     #[inline]
-    fn freed_in_word(&self, area: usize, child: u32, now: u64) {
+    pub(crate) fn freed_in_word(&self, area: usize, child: u32, now: u64) {
         let value = self.node(1, area).load(Relaxed);
         let Child::Split(hint) = node::child(value, child) else { return };
         if hint == level::EMPTY
@@ -108,6 +113,24 @@ impl Zone<'_> {
         }
     }
 
+    /// The block is in a word that a CPU owns, or it cannot be freed.
+    #[cold]
+    fn free_otherwise(&self, pfn: Pfn, order: Order) -> Result<u8, FreeError> {
+        if order.get() < word::ORDER {
+            let index = self.word_index(pfn.get());
+            while word::is_owned(self.word(index).load(Acquire)) {
+                if let Some(freed) = self.free_to_owner(index, pfn, order) {
+                    return freed.map(|()| CACHED);
+                }
+            }
+            // The owner may have given the word up since we looked first.
+            if let (0, Some(class)) = (level_of(order.get()), self.free_in_word(pfn.get(), order.get())) {
+                return Ok(class);
+            }
+        }
+        Err(self.refusal(pfn, order))
+    }
+
     /// Says why a block cannot be freed: looks for what is there instead.
     #[cold]
     fn refusal(&self, pfn: Pfn, order: Order) -> FreeError {
@@ -130,6 +153,8 @@ impl Zone<'_> {
         let offset = pfn.get() as u32 & (word::FRAMES - 1);
         match self.word(self.word_index(pfn.get())).load(Acquire) {
             word::DEAD => FreeError::NotAllocated { pfn },
+            now if word::is_owned(now) && now >> offset & 1 == 0 => FreeError::Cached { pfn },
+            now if word::is_owned(now) => FreeError::WrongOrder { pfn, order },
             now => match word::frame(now, offset) {
                 Frame::Free => FreeError::NotAllocated { pfn },
                 Frame::Head | Frame::Tail => FreeError::WrongOrder { pfn, order },

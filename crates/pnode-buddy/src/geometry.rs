@@ -1,8 +1,8 @@
 //! How much metadata a zone needs, and what lies where in it.
 //!
 //! ```text
-//! | words: 16 a area | areas | level 2 | level 3 | level 4 | search index: bitmaps by level, class and advert |
-//!   8 B a 32 frames    8 B a 512 frames ...                    1 bit a node and bitmap
+//! | words: 16 an area | areas | level 2 | level 3 | level 4 | inboxes    | index: bitmaps by level, class, advert |
+//!   8 B a 32 frames     8 B an area ...                       8 B an area  1 bit a node and bitmap
 //! ```
 
 use pnode_core::{FrameRange, Pfn};
@@ -61,7 +61,7 @@ pub(crate) struct LevelLayout {
 
 /// The size of the metadata of a zone, known before the zone is.
 ///
-/// Metadata is about 0.0018 % of the memory that it describes at 4 KiB pages (74 KiB a GiB).
+/// Metadata is about 0.0018 % of the memory that it describes at 4 KiB pages (76 KiB a GiB).
 ///
 /// ```
 /// use pnode_buddy::Geometry;
@@ -76,6 +76,8 @@ pub(crate) struct LevelLayout {
 pub struct Geometry {
     range: FrameRange,
     pub(crate) levels: [LevelLayout; LEVELS],
+    /// Index of the first area's inbox.
+    pub(crate) inboxes: usize,
     words: usize,
 }
 
@@ -108,13 +110,15 @@ impl Geometry {
             next = line_up(next + levels[level - 1].count);
             level += 1;
         }
+        let inboxes = next;
+        next = line_up(next + levels[0].count);
         level = 1;
         while level <= LEVELS {
             levels[level - 1].maps = next;
             next = line_up(next + levels[level - 1].shape.words() * maps_at(level));
             level += 1;
         }
-        Ok(Self { range, levels, words: next })
+        Ok(Self { range, levels, inboxes, words: next })
     }
 
     /// The frames of the zone.

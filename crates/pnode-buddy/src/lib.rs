@@ -17,6 +17,8 @@ mod audit;
 mod bitmap;
 mod collect;
 mod count;
+mod cpu;
+mod owned;
 mod error;
 mod free;
 mod gate;
@@ -32,6 +34,7 @@ mod word;
 mod zone;
 
 pub use audit::AuditError;
+pub use cpu::{Cpu, Keep};
 pub use error::{AllocAtError, ZoneError};
 pub use geometry::Geometry;
 pub use map::Occupancy;

@@ -34,7 +34,7 @@ impl fmt::Display for Occupancy<'_, '_> {
         self.zone.walk(&mut |piece| {
             let counts = match piece.what {
                 Use::Free => return,
-                Use::Block => &mut taken,
+                Use::Block | Use::Cached => &mut taken,
                 Use::Absent => &mut absent,
             };
             // A piece at the top of the number space may end past its last number.

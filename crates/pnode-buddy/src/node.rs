@@ -1,8 +1,8 @@
 //! An inner node of the tree: the states of 16 children in one `u64`. Pure functions, no atomics.
 //!
 //! ```text
-//! bit 63  58 57      56      55        54..51  50 49   48   47..32   31..16   15..0
-//!    [  0  ][offline][isolated][settling][advert][class][live][ split ][ high  ][ low  ]
+//! bit 63  62..59        58     57      56      55        54..51  50 49   48   47..32   31..16   15..0
+//!    [0][owned word][owner][offline][isolated][settling][advert][class][live][ split ][ high  ][ low  ]
 //! ```
 //!
 //! | split, high, low | child |
@@ -35,6 +35,22 @@ pub(crate) const SETTLING: u64 = 1 << 55;
 pub(crate) const ISOLATED: u64 = 1 << 56;
 /// The area's absent frames were taken offline, they are no hole.
 pub(crate) const OFFLINE: u64 = 1 << 57;
+
+/// A CPU owns a word of this area; which one is in the four bits above.
+pub(crate) const OWNER: u64 = 1 << 58;
+const OWNED_CHILD: u32 = 59;
+
+/// The area with `child` owned by a CPU.
+#[inline]
+pub(crate) const fn with_owner(node: u64, child: u32) -> u64 {
+    without_owner(with_split(node, child, 0)) | OWNER | (child as u64) << OWNED_CHILD
+}
+
+/// The area with no word owned.
+#[inline]
+pub(crate) const fn without_owner(node: u64) -> u64 {
+    node & !(OWNER | 15 << OWNED_CHILD)
+}
 
 /// What a node can serve, as the search index remembers it: an upper bound, lowered by searches that were
 /// disappointed. In an area, `1 + order` for blocks inside a word.

@@ -44,7 +44,7 @@ impl Zone<'_> {
     /// Offers the nodes that advertise `need` to `visit` until it finds something: first those that serve nothing
     /// larger, the lowest first, then all.
     #[inline]
-    fn each_candidate<T>(
+    pub(crate) fn each_candidate<T>(
         &self,
         level: usize,
         class: u8,

@@ -24,6 +24,8 @@ pub struct Stats {
     pub allocated_blocks: [u64; Order::COUNT],
     /// Free frames.
     pub free_frames: u64,
+    /// Frames in the caches of CPUs: neither free nor allocated.
+    pub cached_frames: u64,
     /// Absent frames inside the span: holes and offline ranges.
     pub absent_frames: u64,
 }
@@ -66,11 +68,13 @@ impl Zone<'_> {
             free_blocks: [0; Order::COUNT],
             allocated_blocks: [0; Order::COUNT],
             free_frames: 0,
+            cached_frames: 0,
             absent_frames: 0,
         };
         let span = self.span();
         self.walk(&mut |piece| match piece.what {
             Use::Free => stats.free_frames += piece.frames(),
+            Use::Cached => stats.cached_frames += piece.frames(),
             Use::Block => {
                 if let Some(count) = stats.allocated_blocks.get_mut(piece.order as usize) {
                     *count += 1;

@@ -15,6 +15,8 @@ pub(crate) enum Use {
     Free,
     /// An allocated block.
     Block,
+    /// In the cache of a CPU.
+    Cached,
     Absent,
 }
 
@@ -89,6 +91,13 @@ impl Zone<'_> {
 
     fn walk_word(&self, index: usize, pfn: u64, class: u8, visit: &mut dyn FnMut(Piece)) {
         let value = self.word(index).load(Acquire);
+        if word::is_owned(value) {
+            for offset in 0..word::FRAMES {
+                let what = if value >> offset & 1 == 0 { Use::Cached } else { Use::Block };
+                visit(Piece { pfn: pfn + u64::from(offset), order: 0, class, what });
+            }
+            return;
+        }
         let mut offset = 0;
         while offset < word::FRAMES {
             let what = match word::frame(value, offset) {
@@ -109,7 +118,7 @@ impl Zone<'_> {
                         order += 1;
                     }
                 }
-                Use::Absent => {}
+                Use::Absent | Use::Cached => {}
             }
             visit(Piece { pfn: pfn + u64::from(offset), order, class, what });
             offset += 1 << order;

@@ -16,6 +16,10 @@
 //! is stored inverted and says that the word is live: a word of zero is *dead*, its frames belong to the node above.
 //! (For frame 0, `1 1` in the un-inverted form therefore reads "absent".)
 
+//! A word that a CPU owns ([`OWNED`]) reads as if frame 0 were absent and all others continued something: nothing in it
+//! is free, and no block in it can be freed as if it were an ordinary word. Its low half says which frames are handed
+//! out; the rest wait in the CPU's cache.
+
 /// Frames in a word.
 pub(crate) const FRAMES: u32 = 32;
 /// The order of a whole word.
@@ -24,6 +28,33 @@ pub(crate) const ORDER: u8 = 5;
 pub(crate) const DEAD: u64 = 0;
 /// A live word whose frames are all free.
 pub(crate) const EMPTY: u64 = 1 << 32;
+
+/// The high half of a word that a CPU owns.
+pub(crate) const OWNED: u64 = !0 << 33;
+
+/// The word of a CPU that has `cached` frames left.
+#[inline]
+pub(crate) const fn owned(cached: u32) -> u64 {
+    OWNED | !cached as u64
+}
+
+/// Whether a CPU owns the word. A word is made wholly absent by its parent, so no other word looks like this.
+#[inline]
+pub(crate) const fn is_owned(word: u64) -> bool {
+    word >> 32 == OWNED >> 32
+}
+
+/// An ordinary word with the frames in `taken` allocated one by one.
+#[inline]
+pub(crate) const fn singles(taken: u32) -> u64 {
+    EMPTY | taken as u64
+}
+
+/// The free frames of a word all of whose frames are free or allocated one by one.
+#[inline]
+pub(crate) const fn only_singles(word: u64) -> Option<u32> {
+    if word >> 32 == EMPTY >> 32 { Some(!(word as u32)) } else { None }
+}
 
 /// Multiples of `2^order` as a bit mask over the frames of a word.
 const ALIGNED: [u32; 5] = [!0, 0x5555_5555, 0x1111_1111, 0x0101_0101, 0x0001_0001];
@@ -227,6 +258,17 @@ mod tests {
         for (offset, order) in all_blocks().filter(|(offset, order)| offset + (1 << order) < FRAMES) {
             let word = absent(EMPTY, offset + (1 << order), FRAMES - 1) | pattern(offset, order);
             assert!(holds(word, offset, order), "{offset} {order}");
+        }
+    }
+
+    #[test]
+    fn an_owned_word_serves_and_frees_nothing() {
+        for cached in [0, 1, 0x8000_0000, 0x5555_5555, !0] {
+            let word = owned(cached);
+            assert!(is_owned(word) && word != DEAD && word != EMPTY);
+            assert_eq!((free(word), serves(word), largest(word)), (0, level::FULL, 0));
+            assert!(all_blocks().all(|(offset, order)| !holds(word, offset, order)));
+            assert_eq!(only_singles(word), None);
         }
     }
 

@@ -182,7 +182,9 @@ impl<'m> Zone<'m> {
             return self.managed_frames().saturating_sub(self.free_frames());
         }
         let mut used = 0;
-        self.walk(&mut |piece| used += if piece.what == Use::Block { piece.frames() } else { 0 });
+        self.walk(&mut |piece| {
+            used += if matches!(piece.what, Use::Block | Use::Cached) { piece.frames() } else { 0 };
+        });
         used
     }
 
@@ -249,6 +251,12 @@ impl<'m> Zone<'m> {
     #[inline]
     pub(crate) fn node(&self, level: usize, index: usize) -> &AtomicU64 {
         self.words.at(self.geometry.level(level).nodes + index)
+    }
+
+    /// The inbox of an area: frames of its owned word that others freed.
+    #[inline]
+    pub(crate) fn inbox(&self, area: usize) -> &AtomicU64 {
+        self.words.at(self.geometry.inboxes + area)
     }
 
     /// The index of the node at `level` that covers `pfn`.
@@ -319,6 +327,13 @@ impl<'m> Zone<'m> {
                 let old = self.word(below).load(Relaxed);
                 let (low, high) = ((first.max(start) - start) as u32, (last.min(end) - start) as u32);
                 let new = word::absent(old, low, high);
+                if (0..word::FRAMES).all(|at| word::frame(new, at) == word::Frame::Absent) {
+                    // An area has no word of only absent frames.
+                    self.word(below).store(word::DEAD, Relaxed);
+                    value = node::with_absent(value, 1 << child);
+                    changed += u64::from(word::free(old).count_ones());
+                    continue;
+                }
                 self.word(below).store(new, Relaxed);
                 changed += u64::from(word::free(old).count_ones() - word::free(new).count_ones());
                 value = node::with_split(value, child, word::serves(new));

@@ -5,10 +5,11 @@
 //! "more is free than the hints say"). `LOOM_MAX_PREEMPTIONS` (default 2) explores further.
 #![cfg(loom)]
 
+use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
-use pnode_buddy::{Geometry, Line, Metadata, Zone};
+use pnode_buddy::{Cpu, Geometry, Keep, Line, Metadata, Zone};
 use pnode_core::{FrameError, FrameRange, MigrateType, Order, Pfn};
 
 const MOVABLE: MigrateType = MigrateType::Movable;
@@ -114,24 +115,118 @@ fn a_word_moves_up_or_is_used_never_both() {
     });
 }
 
-/// While one CPU moves a word up and takes it down again, another that needs a frame is never told "exhausted".
+/// A search that is disappointed by a word lowers its hint; a search for what the word does have still finds it.
 #[test]
-fn frames_in_motion_are_waited_for() {
+fn a_word_stays_found_while_its_hint_settles() {
     model(|| {
-        let zone = zone(64, 33);
-        // One frame of the word is free all the time, next to the lone frame that the peer plays with.
+        let zone = zone(64, 32);
+        // The hint says "wholly free" because it was, and one frame of it is taken.
+        let frame = alloc(&zone, 0).unwrap();
+        zone.free(frame, Order::ZERO).unwrap();
+        alloc(&zone, 0).unwrap();
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || assert_eq!(alloc(&other, 5), None));
+        assert!(alloc(&zone, 0).is_some(), "30 frames were free all the time");
+        peer.join().unwrap();
+        zone.audit().unwrap();
+    });
+}
+
+/// While one CPU moves an area up in vain, another that needs a frame of it is never told "exhausted".
+#[test]
+fn an_area_in_motion_is_waited_for() {
+    model(|| {
+        let zone = zone(1024, 1024);
+        for start in [1536, 1792] {
+            zone.alloc_at(Pfn::new(start), order(8), MOVABLE).unwrap();
+        }
+        let block = alloc(&zone, 8).unwrap();
+        zone.free(block, order(8)).unwrap();
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || assert_eq!(alloc(&other, 10), None));
+        assert!(alloc(&zone, 8).is_some(), "an area was free all the time");
+        peer.join().unwrap();
+        zone.audit().unwrap();
+    });
+}
+
+/// What the last owner of a frame wrote is seen by the next, on every way that a frame can take.
+#[test]
+fn frames_hand_over_what_was_written() {
+    for (start, frames, big) in [(64, 2, 1), (64, 32, 5), (512, 512, 9)] {
+        model(move || {
+            let zone = zone(start, frames);
+            let cells: Arc<Vec<UnsafeCell<u32>>> = Arc::new((0..2).map(|_| UnsafeCell::new(0)).collect());
+            let write = |cells: &Vec<UnsafeCell<u32>>, pfn: Pfn, size: u8| {
+                let first = (pfn.get() - start) as usize;
+                let last = first + (1 << size) - 1;
+                cells.iter().take(last + 1).skip(first).for_each(|cell| {
+                    // SAFETY: the frame is ours; loom reports the race if it is not.
+                    cell.with_mut(|value| unsafe { *value += 1 });
+                });
+            };
+            let block = alloc(&zone, big).unwrap();
+            let peers: Vec<_> = (0..2)
+                .map(|peer| {
+                    let (zone, cells) = (Arc::clone(&zone), Arc::clone(&cells));
+                    thread::spawn(move || {
+                        if peer == 0 {
+                            write(&cells, block, big);
+                            zone.free(block, order(big)).unwrap();
+                        } else if let Some(pfn) = alloc(&zone, 0) {
+                            write(&cells, pfn, 0);
+                        }
+                    })
+                })
+                .collect();
+            if let Some(pfn) = alloc(&zone, 0) {
+                write(&cells, pfn, 0);
+            }
+            peers.into_iter().for_each(|peer| peer.join().unwrap());
+            zone.audit().unwrap();
+        });
+    }
+}
+
+/// A free of a frame in an owned word races with the owner giving the word up.
+#[test]
+fn a_remote_free_reaches_the_owner_or_the_word() {
+    model(|| {
+        let zone = zone(64, 32);
+        let mut cpu = Cpu::new(&zone, Keep::Frames);
+        let frames = [(); 2].map(|()| cpu.alloc(Order::ZERO, MOVABLE).unwrap());
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || {
+            other.free(frames[0], Order::ZERO).unwrap();
+            other.free(frames[0], Order::ZERO).unwrap_err();
+        });
+        cpu.free(frames[1], Order::ZERO).unwrap();
+        cpu.drain();
+        drop(cpu);
+        peer.join().unwrap();
+        let stats = zone.audit().unwrap();
+        assert_eq!(stats.free_frames, 32);
+    });
+}
+
+/// Two CPUs own words at the same time: never the same one, and a free in between lands once.
+#[test]
+fn a_word_has_one_owner() {
+    model(|| {
+        let zone = zone(64, 32);
         let frame = alloc(&zone, 0).unwrap();
         let other = Arc::clone(&zone);
         let peer = thread::spawn(move || {
-            let word = alloc(&other, 5);
-            if let Some(word) = word {
-                other.free(word, order(5)).unwrap();
-            }
+            let mut cpu = Cpu::new(&other, Keep::Frames);
+            let got = cpu.alloc(Order::ZERO, MOVABLE).unwrap();
+            cpu.drain();
+            got
         });
-        assert!(alloc(&zone, 0).is_some(), "33 frames, one taken, at most 32 in the peer's block");
-        peer.join().unwrap();
         zone.free(frame, Order::ZERO).unwrap();
-        zone.audit().unwrap();
+        let got = peer.join().unwrap();
+        zone.free(got, Order::ZERO).unwrap();
+        let stats = zone.audit().unwrap();
+        assert_eq!(stats.free_frames, 32);
     });
 }
 

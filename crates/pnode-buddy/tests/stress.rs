@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use common::{Random, zone};
-use pnode_buddy::Zone;
+use pnode_buddy::{Cpu, Keep, Zone};
 use pnode_core::{FrameError, FrameRange, MigrateType, Order, Pfn};
 
 struct Oracle {
@@ -41,10 +41,10 @@ impl Oracle {
 type Parcels = Mutex<Vec<(Pfn, Order)>>;
 
 /// Allocates; waits for a peer that the scheduler stopped in the middle of a move, but not for ever.
-fn alloc(zone: &Zone<'_>, order: Order, migrate: MigrateType) -> Option<Pfn> {
+fn alloc(cpu: &mut Cpu<'_, '_>, order: Order, migrate: MigrateType) -> Option<Pfn> {
     let began = Instant::now();
     loop {
-        match zone.alloc(order, migrate) {
+        match cpu.alloc(order, migrate) {
             Ok(pfn) => return Some(pfn),
             Err(FrameError::Exhausted { .. }) => return None,
             Err(error) => assert!(began.elapsed() < Duration::from_secs(20), "{error}"),
@@ -56,9 +56,10 @@ fn alloc(zone: &Zone<'_>, order: Order, migrate: MigrateType) -> Option<Pfn> {
 fn work(zone: &Zone<'_>, oracle: &Oracle, parcels: &Parcels, thread: u32, ops: u64, most: u8, seed: u64) {
     let mut random = Random(seed ^ u64::from(thread) << 32);
     let mut mine: Vec<(Pfn, Order)> = Vec::new();
-    let give_back = |(pfn, order): (Pfn, Order)| {
+    let mut cpu = Cpu::new(zone, if thread % 2 == 0 { Keep::Counts } else { Keep::Frames });
+    let give_back = |cpu: &mut Cpu<'_, '_>, (pfn, order): (Pfn, Order)| {
         oracle.stamp(pfn, order, thread, 0);
-        zone.free(pfn, order).unwrap_or_else(|error| panic!("{error}"));
+        cpu.free(pfn, order).unwrap_or_else(|error| panic!("{error}"));
     };
     for count in 0..ops {
         let filling = if count / 2_000 % 2 == 0 { 65 } else { 35 };
@@ -67,14 +68,14 @@ fn work(zone: &Zone<'_>, oracle: &Oracle, parcels: &Parcels, thread: u32, ops: u
                 let order = random.below(u64::from(most) + 1).min(random.below(u64::from(most) + 1));
                 let order = Order::new(order as u8).unwrap();
                 let migrate = MigrateType::ALL[random.below(3) as usize];
-                if let Some(pfn) = alloc(zone, order, migrate) {
+                if let Some(pfn) = alloc(&mut cpu, order, migrate) {
                     oracle.stamp(pfn, order, 0, thread);
                     mine.push((pfn, order));
                 }
             }
             roll if roll < 96 => {
                 if !mine.is_empty() {
-                    give_back(mine.swap_remove(random.below(mine.len() as u64) as usize));
+                    give_back(&mut cpu, mine.swap_remove(random.below(mine.len() as u64) as usize));
                 }
             }
             96 | 97 => {
@@ -87,9 +88,10 @@ fn work(zone: &Zone<'_>, oracle: &Oracle, parcels: &Parcels, thread: u32, ops: u
                 let parcel = parcels.lock().unwrap().pop();
                 if let Some((pfn, order)) = parcel {
                     oracle.stamp(pfn, order, u32::MAX, thread);
-                    give_back((pfn, order));
+                    give_back(&mut cpu, (pfn, order));
                 }
             }
+            _ if count % 64 == 0 => cpu.drain(),
             _ => {
                 // A place of our choice; and a free of what is surely not ours to free with this order.
                 let order = Order::new(random.below(u64::from(most) + 1) as u8).unwrap();
@@ -106,7 +108,7 @@ fn work(zone: &Zone<'_>, oracle: &Oracle, parcels: &Parcels, thread: u32, ops: u
             }
         }
     }
-    mine.into_iter().for_each(give_back);
+    mine.into_iter().for_each(|block| give_back(&mut cpu, block));
 }
 
 fn stress(start: u64, frames: u64, most: u8, threads: u32, share: u64) {

@@ -1,0 +1,219 @@
+//! What one CPU keeps of a zone: frames to hand out without asking anybody, and counts not yet reported.
+
+use core::fmt;
+
+use pnode_core::sync::Ordering::Relaxed;
+use pnode_core::{FrameError, FreeError, MigrateType, Order, Pfn};
+
+use crate::count::{CACHED, UNCLAIMED};
+use crate::geometry::CLASSES;
+use crate::node;
+use crate::owned::Owned;
+use crate::word;
+use crate::zone::Zone;
+
+/// What a [`Cpu`] keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Keep {
+    /// Counts and a place to look first: every block comes from and goes to the zone, with one atomic
+    /// read-modify-write.
+    Counts,
+    /// Also up to 32 single frames of each migrate type, which it hands out and takes back without any.
+    Frames,
+}
+
+/// Deltas are reported when they reach this many frames either way.
+const BATCH: i64 = 128;
+
+/// A CPU's own part of a zone, a value of the caller: one a CPU, used with preemption off or by one thread.
+///
+/// Frames that it keeps are counted as used; counts that it has not reported make [`Zone::free_frames`] wrong by less
+/// than 128 frames a CPU and type. [`Cpu::drain`] gives all back, so does a drop; whoever can reach the value may
+/// drain it, for instance when its CPU was unplugged.
+///
+/// ```
+/// use pnode_buddy::{Cpu, Geometry, Keep, Line, Metadata, Zone};
+/// use pnode_core::{FrameRange, FreeError, MigrateType, Order, Pfn};
+///
+/// let mut lines = [Line::ZERO; 64];
+/// let zone = Zone::new(FrameRange::new(Pfn::new(0), 4096)?, Metadata::assume_zeroed(&mut lines))?;
+/// let mut cpu = Cpu::new(&zone, Keep::Frames);
+/// let frame = cpu.alloc(Order::ZERO, MigrateType::Movable)?;
+/// cpu.free(frame, Order::ZERO)?;
+/// // It waits in the cache; whoever frees it again is told so.
+/// assert_eq!(zone.free(frame, Order::ZERO), Err(FreeError::Cached { pfn: frame }));
+/// cpu.drain();
+/// assert_eq!(zone.free_frames(), 4096);
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+pub struct Cpu<'z, 'm> {
+    zone: &'z Zone<'m>,
+    keep: Keep,
+    owned: [Owned; CLASSES],
+    /// The word that served last, by type.
+    near: [usize; CLASSES],
+    delta: [i64; UNCLAIMED as usize + 1],
+}
+
+impl<'z, 'm> Cpu<'z, 'm> {
+    /// A CPU that keeps nothing yet.
+    pub fn new(zone: &'z Zone<'m>, keep: Keep) -> Self {
+        Self {
+            zone,
+            keep,
+            owned: [Owned::NONE; CLASSES],
+            near: [usize::MAX; CLASSES],
+            delta: [0; UNCLAIMED as usize + 1],
+        }
+    }
+
+    /// The zone.
+    pub fn zone(&self) -> &'z Zone<'m> {
+        self.zone
+    }
+
+    /// How many frames it keeps.
+    pub fn cached_frames(&self) -> u64 {
+        self.owned.iter().map(|owned| u64::from(owned.cached.count_ones())).sum()
+    }
+
+    /// Takes a block of `order`, aligned to its size.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::alloc`]. Frames in the caches of *other* CPUs are not found.
+    #[inline]
+    pub fn alloc(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        if order == Order::ZERO && self.keep == Keep::Frames {
+            let zone = self.zone;
+            let owned = &mut self.owned[migrate as usize];
+            if owned.cached != 0 && !zone.is_closed() {
+                return Ok(take_cached(zone, owned));
+            }
+            return self.alloc_after_refill(migrate);
+        }
+        self.alloc_shared(order, migrate)
+    }
+
+    /// Gives back the block of `order` at `pfn`, whoever allocated it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::free`].
+    #[inline]
+    pub fn free(&mut self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        if order == Order::ZERO {
+            let start = pfn.get() & !u64::from(word::FRAMES - 1);
+            for owned in &mut self.owned {
+                if owned.pfn == start {
+                    let bit = 1 << (pfn.get() as u32 & (word::FRAMES - 1));
+                    if owned.cached & bit != 0 {
+                        return Err(FreeError::Cached { pfn });
+                    }
+                    owned.cached |= bit;
+                    self.zone.word(owned.word).store(word::owned(owned.cached), Relaxed);
+                    return Ok(());
+                }
+            }
+        }
+        let class = self.zone.release(pfn, order)?;
+        if class != CACHED {
+            self.count(class, order.frames() as i64);
+        }
+        Ok(())
+    }
+
+    /// Gives back all frames and reports all counts.
+    pub fn drain(&mut self) {
+        for owned in &mut self.owned {
+            self.zone.disown(core::mem::replace(owned, Owned::NONE));
+        }
+        for (class, delta) in (0..).zip(&mut self.delta) {
+            self.zone.counts.give(class, core::mem::take(delta) as u64);
+        }
+    }
+
+    #[inline]
+    fn count(&mut self, class: u8, frames: i64) {
+        let delta = &mut self.delta[class as usize];
+        *delta += frames;
+        if delta.unsigned_abs() >= BATCH as u64 {
+            self.zone.counts.give(class, core::mem::take(delta) as u64);
+        }
+    }
+
+    /// The cache has no frame of this type: what others freed into it, another word, or a frame from anywhere.
+    #[cold]
+    #[inline(never)]
+    fn alloc_after_refill(&mut self, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        let zone = self.zone;
+        let owned = &mut self.owned[migrate as usize];
+        if zone.is_closed() {
+            return Err(FrameError::Closed { order: Order::ZERO });
+        }
+        if owned.word != usize::MAX {
+            zone.empty_inbox(owned);
+            if owned.cached != 0 {
+                return Ok(take_cached(zone, owned));
+            }
+            let used_up = core::mem::replace(owned, Owned::NONE);
+            zone.disown(used_up);
+            let mut busy = false;
+            if let Some(next) = zone.own(migrate as u8, &used_up, &mut busy) {
+                *owned = next;
+            }
+        } else if let Some(next) = zone.own(migrate as u8, &Owned::NONE, &mut false) {
+            *owned = next;
+        }
+        if owned.cached != 0 {
+            return Ok(take_cached(zone, owned));
+        }
+        self.alloc_shared(Order::ZERO, migrate)
+    }
+
+    /// A block from the zone, near the last one if it is small.
+    #[inline]
+    fn alloc_shared(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        let zone = self.zone;
+        let near = self.near[migrate as usize];
+        if order.get() < word::ORDER && near != usize::MAX && !zone.is_closed() {
+            if let Some(offset) = zone.alloc_in_word(near, order.get()) {
+                let area = near / node::CHILDREN as usize;
+                let child = (near % node::CHILDREN as usize) as u32;
+                let pfn = Pfn::new(zone.child_pfn(1, area, child) + u64::from(offset));
+                zone.admit(pfn, order)?;
+                let class = node::class(zone.node(1, area).load(Relaxed));
+                self.count(class, -(order.frames() as i64));
+                return Ok(pfn);
+            }
+        }
+        let (pfn, class) = zone.search(order, migrate as u8)?;
+        zone.admit(pfn, order)?;
+        if order.get() < word::ORDER {
+            self.near[migrate as usize] = zone.word_index(pfn.get());
+        }
+        self.count(class, -(order.frames() as i64));
+        Ok(pfn)
+    }
+}
+
+#[inline(always)]
+fn take_cached(zone: &Zone<'_>, owned: &mut Owned) -> Pfn {
+    let offset = owned.cached.trailing_zeros();
+    owned.cached &= owned.cached - 1;
+    // Relaxed: who frees this frame elsewhere got it from us, and so sees it handed out.
+    zone.word(owned.word).store(word::owned(owned.cached), Relaxed);
+    Pfn::new(owned.pfn + u64::from(offset))
+}
+
+impl Drop for Cpu<'_, '_> {
+    fn drop(&mut self) {
+        self.drain();
+    }
+}
+
+impl fmt::Debug for Cpu<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cpu({:?}, {} frames cached)", self.keep, self.cached_frames())
+    }
+}

@@ -1,0 +1,219 @@
+//! Words that a CPU owns, and the inbox through which others free frames of them.
+//!
+//! An owned word is written by its owner only, with plain stores: that is why the cached path needs no atomic
+//! read-modify-write. Everybody else may read it, so a free of a cached frame is refused whoever tries it. A free of a
+//! frame that *is* handed out goes into the inbox of the area, which has one owned word at most:
+//!
+//! ```text
+//! inbox  63    36..32   31..0
+//!       [open][ child ][freed by others]
+//! ```
+//!
+//! # Invariants
+//!
+//! - **W1** an area that says [`node::OWNER`] has one owner, who alone writes the owned word and opens the inbox.
+//! - **W2** the inbox is open for a child from before its word reads as owned until after it no longer does, so a
+//!   free that saw the word owned either gets into the inbox in time or finds it closed and looks at the word again.
+
+use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use pnode_core::{FreeError, Order, Pfn};
+
+use crate::geometry::AREA;
+use crate::node::{self, CHILDREN, Child, advert};
+use crate::word::{self, level};
+use crate::zone::Zone;
+
+const OPEN: u64 = 1 << 63;
+const FREED: u64 = 0xffff_ffff;
+
+const fn open_for(child: u32) -> u64 {
+    OPEN | (child as u64) << 32
+}
+
+/// A word that a CPU owns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owned {
+    /// The word's index, or `usize::MAX` for none.
+    pub(crate) word: usize,
+    /// Its first frame.
+    pub(crate) pfn: u64,
+    /// Its frames that are in the cache.
+    pub(crate) cached: u32,
+}
+
+impl Owned {
+    pub(crate) const NONE: Self = Self { word: usize::MAX, pfn: u64::MAX, cached: 0 };
+
+    fn area(&self) -> usize {
+        self.word / CHILDREN as usize
+    }
+
+    fn child(&self) -> u32 {
+        (self.word % CHILDREN as usize) as u32
+    }
+}
+
+impl Zone<'_> {
+    /// Makes a word with free frames of an area of `class` the caller's. The frames in it leave the count of the class.
+    pub(crate) fn own(&self, class: u8, near: &Owned, busy: &mut bool) -> Option<Owned> {
+        if near.word != usize::MAX {
+            if let Some(owned) = self.own_in_area(near.area(), class, busy) {
+                return Some(owned);
+            }
+        }
+        if let Some(owned) = self.own_in_class(class, busy) {
+            return Some(owned);
+        }
+        let pfn = self.claim_split(2, busy)?;
+        let area = self.index(1, pfn);
+        self.bring_to_life(1, area, node::empty(class));
+        self.counts.transfer(crate::count::UNCLAIMED, class, AREA);
+        self.gate.leave();
+        self.own_in_area(area, class, busy)
+    }
+
+    fn own_in_class(&self, class: u8, busy: &mut bool) -> Option<Owned> {
+        // Whole words first: they are used up in one go, and nobody else works in them.
+        self.each_candidate(1, class, advert::CHILD, |area| self.own_in_area(area, class, busy))
+            .or_else(|| self.each_candidate(1, class, 1, |area| self.own_in_area(area, class, busy)))
+    }
+
+    fn own_in_area(&self, area: usize, class: u8, busy: &mut bool) -> Option<Owned> {
+        let at = self.node(1, area);
+        let mut skip = 0;
+        let mut value = at.load(Acquire);
+        loop {
+            if value == node::DEAD || value & (node::ISOLATED | node::OWNER) != 0 || node::class(value) != class
+            {
+                return None;
+            }
+            let hinted = [level::SMALL, level::BIG, level::EMPTY]
+                .iter()
+                .fold(0, |mask, level| mask | node::split_at(value, *level));
+            let mask = (node::free(value) | hinted) & !skip;
+            if mask == 0 {
+                return None;
+            }
+            let child = mask.trailing_zeros();
+            let fresh = node::child(value, child) == Child::Free;
+            let new = node::with_owner(value, child);
+            // INVARIANT: W1: only one compare-and-swap sets the mark.
+            if let Err(now) = at.compare_exchange_weak(value, new, AcqRel, Acquire) {
+                value = now;
+                continue;
+            }
+            let word = self.child_index(1, area, child);
+            let pfn = self.child_pfn(1, area, child);
+            // INVARIANT: W2: Release pairs with the Acquire of who sees the word owned.
+            self.inbox(area).store(open_for(child), Release);
+            let cached = if fresh {
+                // By B2 the dead word is ours. Release: who sees it owned sees the inbox open.
+                self.word(word).store(word::owned(!0), Release);
+                Some(!0)
+            } else {
+                self.own_word(word, busy)
+            };
+            if let Some(cached) = cached {
+                self.counts.take(class, u64::from(cached.count_ones()));
+                return Some(Owned { word, pfn, cached });
+            }
+            self.inbox(area).store(0, Relaxed);
+            self.disown_area(area, child, word);
+            skip |= 1 << child;
+            value = at.load(Acquire);
+        }
+    }
+
+    /// Turns a live word with nothing but single frames into an owned one: its free frames, unless there are none.
+    fn own_word(&self, index: usize, busy: &mut bool) -> Option<u32> {
+        let at = self.word(index);
+        let mut value = at.load(Acquire);
+        loop {
+            *busy |= value == word::DEAD;
+            let free = word::only_singles(value).filter(|free| *free != 0)?;
+            // Acquire pairs with the Release of the frees; Release: who sees it owned sees the inbox open.
+            match at.compare_exchange_weak(value, word::owned(free), AcqRel, Acquire) {
+                Ok(_) => return Some(free),
+                Err(now) => value = now,
+            }
+        }
+    }
+
+    /// Takes the owner's mark off an area and restores the hint of the word that was owned.
+    fn disown_area(&self, area: usize, child: u32, word: usize) {
+        let at = self.node(1, area);
+        let mut value = at.load(Relaxed);
+        while let Err(now) = at.compare_exchange_weak(value, node::without_owner(value), AcqRel, Relaxed) {
+            value = now;
+        }
+        let now = self.word(word).load(Acquire);
+        if now != word::DEAD {
+            self.raise(1, area, child, word::serves(now), word::largest(now));
+        }
+    }
+
+    /// Takes the frames of an owned word that others freed.
+    #[inline]
+    pub(crate) fn empty_inbox(&self, owned: &mut Owned) {
+        let inbox = self.inbox(owned.area());
+        if inbox.load(Relaxed) & FREED == 0 {
+            return;
+        }
+        // Acquire pairs with the Release in `free_to_owner`: we see all that the frames' last users did.
+        let freed = inbox.swap(open_for(owned.child()), AcqRel) as u32;
+        owned.cached |= freed;
+        self.word(owned.word).store(word::owned(owned.cached), Relaxed);
+    }
+
+    /// Gives an owned word back to everybody.
+    pub(crate) fn disown(&self, owned: Owned) {
+        if owned.word == usize::MAX {
+            return;
+        }
+        let (area, child) = (owned.area(), owned.child());
+        let class = node::class(self.node(1, area).load(Relaxed));
+        // Release pairs with the Acquire of who takes the frames. By W1 nobody else writes the word until now.
+        self.word(owned.word).store(word::singles(!owned.cached), Release);
+        self.counts.give(class, u64::from(owned.cached.count_ones()));
+        // INVARIANT: W2: closed after the word stopped reading as owned. Acquire as in `empty_inbox`.
+        let late = self.inbox(area).swap(0, AcqRel) as u32;
+        self.disown_area(area, child, owned.word);
+        for offset in (0..word::FRAMES).filter(|offset| late >> offset & 1 == 1) {
+            // These frees were accepted by the inbox, so the frames are allocated: nobody else can have freed them.
+            if let Ok(class) = self.release(Pfn::new(owned.pfn + u64::from(offset)), Order::ZERO) {
+                self.counts.give(class, 1);
+            }
+        }
+    }
+
+    /// Frees a frame of a word that another CPU owns; `None` if it is not owned any more.
+    pub(crate) fn free_to_owner(&self, index: usize, pfn: Pfn, order: Order) -> Option<Result<(), FreeError>> {
+        let offset = pfn.get() as u32 & (word::FRAMES - 1);
+        let (area, child) = (index / CHILDREN as usize, (index % CHILDREN as usize) as u32);
+        let value = self.word(index).load(Acquire);
+        if !word::is_owned(value) {
+            return None;
+        }
+        if value >> offset & 1 == 0 {
+            return Some(Err(FreeError::Cached { pfn }));
+        }
+        if order != Order::ZERO {
+            return Some(Err(FreeError::WrongOrder { pfn, order }));
+        }
+        let inbox = self.inbox(area);
+        let mut letters = inbox.load(Acquire);
+        loop {
+            if letters & !FREED != open_for(child) {
+                return None;
+            }
+            if letters >> offset & 1 == 1 {
+                return Some(Err(FreeError::Cached { pfn }));
+            }
+            // Release pairs with the Acquire of the owner's swap.
+            match inbox.compare_exchange_weak(letters, letters | 1 << offset, AcqRel, Acquire) {
+                Ok(_) => return Some(Ok(())),
+                Err(now) => letters = now,
+            }
+        }
+    }
+}
