@@ -1,7 +1,7 @@
 //! Taking a block back: one validated compare-and-swap on the word that decides about it.
 
 use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed};
-use pnode_core::sync::fence_after_rmw;
+use pnode_core::sync::{fence_after_rmw, spin_loop};
 use pnode_core::{FreeError, Order, Pfn};
 
 use crate::count::{CACHED, UNCLAIMED};
@@ -52,12 +52,17 @@ impl Zone<'_> {
         let at = self.word(self.word_index(pfn));
         // The area of an allocated block is live and keeps its class until the block is free, so the class is read
         // before. (If the block is not allocated, the value is not used.)
-        let class = node::class(self.node(1, area).load(Relaxed));
+        let books = self.node(1, area).load(Relaxed);
+        let class = node::class(books);
+        let child = self.child_of(1, pfn);
         let offset = pfn as u32 & (word::FRAMES - 1);
         let pattern = word::pattern(offset, order);
         let mut value = at.load(Relaxed);
         let new = loop {
             if !word::holds(value, offset, order) {
+                return None;
+            }
+            if node::is_owned(books, child) && self.is_in_inbox(area, child, offset) {
                 return None;
             }
             // Release pairs with the Acquire in `alloc_in_word`: the next owner sees all that this one did.
@@ -68,7 +73,7 @@ impl Zone<'_> {
         };
         // Pairs with the fence in `settle`: who lowered the hint below sees our free, or we see the hint lowered.
         fence_after_rmw();
-        self.freed_in_word(area, self.child_of(1, pfn), new);
+        self.freed_in_word(area, child, new);
         Some(class)
     }
 
@@ -122,6 +127,7 @@ impl Zone<'_> {
                 if let Some(freed) = self.free_to_owner(index, pfn, order) {
                     return freed.map(|()| CACHED);
                 }
+                spin_loop();
             }
             // The owner may have given the word up since we looked first.
             if let (0, Some(class)) = (level_of(order.get()), self.free_in_word(pfn.get(), order.get())) {
@@ -157,6 +163,8 @@ impl Zone<'_> {
             now if word::is_owned(now) => FreeError::WrongOrder { pfn, order },
             now => match word::frame(now, offset) {
                 Frame::Free => FreeError::NotAllocated { pfn },
+                // It looks right, so it was refused because it lies in an inbox, or was freed since.
+                Frame::Head if word::holds(now, offset, order.get()) => FreeError::Cached { pfn },
                 Frame::Head | Frame::Tail => FreeError::WrongOrder { pfn, order },
                 Frame::Absent => FreeError::Hole { pfn },
             },

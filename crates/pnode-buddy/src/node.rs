@@ -46,6 +46,12 @@ pub(crate) const fn with_owner(node: u64, child: u32) -> u64 {
     without_owner(with_split(node, child, 0)) | OWNER | (child as u64) << OWNED_CHILD
 }
 
+/// Whether a CPU owns `child` of this area.
+#[inline]
+pub(crate) const fn is_owned(node: u64, child: u32) -> bool {
+    (node >> (OWNED_CHILD - 1)) & 31 == 1 | (child as u64) << 1
+}
+
 /// The area with no word owned.
 #[inline]
 pub(crate) const fn without_owner(node: u64) -> u64 {

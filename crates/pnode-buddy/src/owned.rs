@@ -14,6 +14,8 @@
 //! - **W1** an area that says [`node::OWNER`] has one owner, who alone writes the owned word and opens the inbox.
 //! - **W2** the inbox is open for a child from before its word reads as owned until after it no longer does, so a
 //!   free that saw the word owned either gets into the inbox in time or finds it closed and looks at the word again.
+//! - **W3** a letter stays in the inbox until its frame is free in the word or in the cache, so a second free of that
+//!   frame finds the one or the other, at any time.
 
 use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use pnode_core::{FreeError, Order, Pfn};
@@ -160,9 +162,11 @@ impl Zone<'_> {
             return;
         }
         // Acquire pairs with the Release in `free_to_owner`: we see all that the frames' last users did.
-        let freed = inbox.swap(open_for(owned.child()), AcqRel) as u32;
+        let freed = inbox.load(Acquire) as u32;
         owned.cached |= freed;
         self.word(owned.word).store(word::owned(owned.cached), Relaxed);
+        // Release: who finds the letters gone finds the frames in the cache (W3).
+        inbox.fetch_and(!u64::from(freed), AcqRel);
     }
 
     /// Gives an owned word back to everybody.
@@ -172,18 +176,35 @@ impl Zone<'_> {
         }
         let (area, child) = (owned.area(), owned.child());
         let class = node::class(self.node(1, area).load(Relaxed));
+        let at = self.word(owned.word);
         // Release pairs with the Acquire of who takes the frames. By W1 nobody else writes the word until now.
-        self.word(owned.word).store(word::singles(!owned.cached), Release);
-        self.counts.give(class, u64::from(owned.cached.count_ones()));
-        // INVARIANT: W2: closed after the word stopped reading as owned. Acquire as in `empty_inbox`.
-        let late = self.inbox(area).swap(0, AcqRel) as u32;
-        self.disown_area(area, child, owned.word);
-        for offset in (0..word::FRAMES).filter(|offset| late >> offset & 1 == 1) {
-            // These frees were accepted by the inbox, so the frames are allocated: nobody else can have freed them.
-            if let Ok(class) = self.release(Pfn::new(owned.pfn + u64::from(offset)), Order::ZERO) {
-                self.counts.give(class, 1);
+        at.store(word::singles(!owned.cached), Release);
+        let mut given = owned.cached.count_ones();
+        // Letters that came since we looked last are freed in the word, and only then is the inbox closed (W2, W3).
+        // Acquire: we pass on what the frames' last users did.
+        let mut letters = self.inbox(area).load(Acquire);
+        let mut done = 0;
+        loop {
+            let fresh = letters & FREED & !done;
+            if fresh != 0 {
+                given += (at.fetch_and(!fresh, AcqRel) & fresh).count_ones();
+                done |= fresh;
+            }
+            match self.inbox(area).compare_exchange_weak(letters, 0, AcqRel, Acquire) {
+                Ok(_) => break,
+                Err(now) => letters = now,
             }
         }
+        self.counts.give(class, u64::from(given));
+        self.disown_area(area, child, owned.word);
+    }
+
+    /// Whether a frame of a word that is being given up lies in the inbox: it was freed already.
+    #[cold]
+    pub(crate) fn is_in_inbox(&self, area: usize, child: u32, offset: u32) -> bool {
+        // Acquire: if the inbox reads closed, the word's own value is read anew by the compare-and-swap that follows.
+        let letters = self.inbox(area).load(Acquire);
+        letters & !FREED == open_for(child) && letters >> offset & 1 == 1
     }
 
     /// Frees a frame of a word that another CPU owns; `None` if it is not owned any more.

@@ -28,8 +28,12 @@ fn zone(start: u64, frames: u64) -> Arc<Zone<'static>> {
 
 
 fn model(check: impl Fn() + Sync + Send + 'static) {
+    model_with(2, check);
+}
+
+fn model_with(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(2));
+    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
     builder.max_branches = 20_000;
     builder.check(check);
 }
@@ -135,7 +139,7 @@ fn a_word_stays_found_while_its_hint_settles() {
 /// While one CPU moves an area up in vain, another that needs a frame of it is never told "exhausted".
 #[test]
 fn an_area_in_motion_is_waited_for() {
-    model(|| {
+    model_with(1, || {
         let zone = zone(1024, 1024);
         for start in [1536, 1792] {
             zone.alloc_at(Pfn::new(start), order(8), MOVABLE).unwrap();
@@ -153,11 +157,11 @@ fn an_area_in_motion_is_waited_for() {
 /// What the last owner of a frame wrote is seen by the next, on every way that a frame can take.
 #[test]
 fn frames_hand_over_what_was_written() {
-    for (start, frames, big) in [(64, 2, 1), (64, 32, 5), (512, 512, 9)] {
-        model(move || {
+    for (start, frames, big, peers) in [(64, 2, 1, 2), (64, 32, 5, 1), (512, 512, 9, 1)] {
+        model_with(3 - peers, move || {
             let zone = zone(start, frames);
             let cells: Arc<Vec<UnsafeCell<u32>>> = Arc::new((0..2).map(|_| UnsafeCell::new(0)).collect());
-            let write = |cells: &Vec<UnsafeCell<u32>>, pfn: Pfn, size: u8| {
+            let write = move |cells: &Vec<UnsafeCell<u32>>, pfn: Pfn, size: u8| {
                 let first = (pfn.get() - start) as usize;
                 let last = first + (1 << size) - 1;
                 cells.iter().take(last + 1).skip(first).for_each(|cell| {
@@ -166,7 +170,7 @@ fn frames_hand_over_what_was_written() {
                 });
             };
             let block = alloc(&zone, big).unwrap();
-            let peers: Vec<_> = (0..2)
+            let peers: Vec<_> = (0..peers)
                 .map(|peer| {
                     let (zone, cells) = (Arc::clone(&zone), Arc::clone(&cells));
                     thread::spawn(move || {
