@@ -6,7 +6,7 @@ use pnode_core::sync::Ordering::Relaxed;
 use pnode_core::{FrameError, FreeError, MigrateType, Order, Pfn};
 
 use crate::count::{CACHED, UNCLAIMED};
-use crate::geometry::CLASSES;
+use crate::geometry::{CLASSES, TOP, level_of};
 use crate::node;
 use crate::owned::Owned;
 use crate::word;
@@ -22,13 +22,14 @@ pub enum Keep {
     Frames,
 }
 
-/// Deltas are reported when they reach this many frames either way.
-const BATCH: i64 = 128;
+/// Deltas are reported when they reach this many frames either way: small for areas of a type, larger for unclaimed
+/// memory, which comes and goes in areas and more.
+const BATCH: [u64; UNCLAIMED as usize + 1] = [128, 128, 128, 2048];
 
 /// A CPU's own part of a zone, a value of the caller: one a CPU, used with preemption off or by one thread.
 ///
 /// Frames that it keeps are counted as used; counts that it has not reported make [`Zone::free_frames`] wrong by less
-/// than 128 frames a CPU and type. [`Cpu::drain`] gives all back, so does a drop; whoever can reach the value may
+/// than 128 frames a CPU and type, and 2,048 of unclaimed memory. [`Cpu::drain`] gives all back, so does a drop; whoever can reach the value may
 /// drain it, for instance when its CPU was unplugged.
 ///
 /// ```
@@ -52,6 +53,8 @@ pub struct Cpu<'z, 'm> {
     owned: [Owned; CLASSES],
     /// The word that served last, by type.
     near: [usize; CLASSES],
+    /// The node that served last, by level.
+    near_node: [usize; TOP + 1],
     delta: [i64; UNCLAIMED as usize + 1],
 }
 
@@ -63,6 +66,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
             keep,
             owned: [Owned::NONE; CLASSES],
             near: [usize::MAX; CLASSES],
+            near_node: [usize::MAX; TOP + 1],
             delta: [0; UNCLAIMED as usize + 1],
         }
     }
@@ -120,6 +124,16 @@ impl<'z, 'm> Cpu<'z, 'm> {
         if class != CACHED {
             self.count(class, order.frames() as i64);
         }
+        // A hole somewhere else may be a better place for the next block.
+        if order.get() < word::ORDER {
+            let word = self.zone.word_index(pfn.get());
+            self.near = self.near.map(|near| if near == word { near } else { usize::MAX });
+        } else {
+            let level = level_of(order.get());
+            if self.near_node[level] != self.zone.index(level, pfn.get()) {
+                self.near_node[level] = usize::MAX;
+            }
+        }
         Ok(())
     }
 
@@ -137,7 +151,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
     fn count(&mut self, class: u8, frames: i64) {
         let delta = &mut self.delta[class as usize];
         *delta += frames;
-        if delta.unsigned_abs() >= BATCH as u64 {
+        if delta.unsigned_abs() >= BATCH[class as usize] {
             self.zone.counts.give(class, core::mem::take(delta) as u64);
         }
     }
@@ -156,16 +170,10 @@ impl<'z, 'm> Cpu<'z, 'm> {
             if owned.cached != 0 {
                 return Ok(take_cached(zone, owned));
             }
-            let used_up = core::mem::replace(owned, Owned::NONE);
-            zone.disown(used_up);
-            let mut busy = false;
-            if let Some(next) = zone.own(migrate as u8, &used_up, &mut busy) {
-                *owned = next;
-            }
-        } else if let Some(next) = zone.own(migrate as u8, &Owned::NONE, &mut false) {
-            *owned = next;
+            zone.disown(core::mem::replace(owned, Owned::NONE));
         }
-        if owned.cached != 0 {
+        if let Some(next) = zone.own(migrate as u8, &mut false) {
+            *owned = next;
             return Ok(take_cached(zone, owned));
         }
         self.alloc_shared(Order::ZERO, migrate)
@@ -187,10 +195,21 @@ impl<'z, 'm> Cpu<'z, 'm> {
                 return Ok(pfn);
             }
         }
+        let level = level_of(order.get());
+        let near = self.near_node[level];
+        if level > 1 && near != usize::MAX && !zone.is_closed() {
+            if let Some(pfn) = zone.claim_near(level, near, order.get()) {
+                zone.admit(pfn, order)?;
+                self.count(UNCLAIMED, -(order.frames() as i64));
+                return Ok(pfn);
+            }
+        }
         let (pfn, class) = zone.search(order, migrate as u8)?;
         zone.admit(pfn, order)?;
-        if order.get() < word::ORDER {
+        if level == 0 {
             self.near[migrate as usize] = zone.word_index(pfn.get());
+        } else {
+            self.near_node[level] = zone.index(level, pfn.get());
         }
         self.count(class, -(order.frames() as i64));
         Ok(pfn)

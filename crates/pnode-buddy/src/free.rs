@@ -73,13 +73,13 @@ impl Zone<'_> {
         };
         // Pairs with the fence in `settle`: who lowered the hint below sees our free, or we see the hint lowered.
         fence_after_rmw();
-        self.freed_in_word(area, child, new);
+        self.freed_in_word(area, child, new, offset, order);
         Some(class)
     }
 
     /// After a free in a word, which is `now`: raises what its area says of it, unless that is enough.
     #[inline]
-    pub(crate) fn freed_in_word(&self, area: usize, child: u32, now: u64) {
+    fn freed_in_word(&self, area: usize, child: u32, now: u64, offset: u32, order: u8) {
         let value = self.node(1, area).load(Relaxed);
         let Child::Split(hint) = node::child(value, child) else { return };
         if hint == level::EMPTY
@@ -87,12 +87,15 @@ impl Zone<'_> {
         {
             return;
         }
-        // A word that was said to be full gets a large promise: rather disappoint once than climb in steps.
-        let served = word::serves(now);
-        let promised = if hint == level::FULL { served.max(level::BIG) } else { served };
-        let largest = word::largest(now);
-        if promised > hint || largest > node::advertised(value) {
-            self.raise(1, area, child, promised, largest);
+        let merged = word::merged(now, offset, order);
+        let promised = match merged {
+            word::ORDER => level::EMPTY,
+            // A word that was said to be full gets a large promise: rather disappoint once than climb in steps.
+            0..=2 if hint != level::FULL => level::SMALL,
+            _ => level::BIG,
+        };
+        if promised > hint || merged >= node::advertised(value) {
+            self.raise(1, area, child, promised, merged + 1);
         }
     }
 
@@ -164,7 +167,9 @@ impl Zone<'_> {
             now => match word::frame(now, offset) {
                 Frame::Free => FreeError::NotAllocated { pfn },
                 // It looks right, so it was refused because it lies in an inbox, or was freed since.
-                Frame::Head if word::holds(now, offset, order.get()) => FreeError::Cached { pfn },
+                Frame::Head if order.get() < word::ORDER && word::holds(now, offset, order.get()) => {
+                    FreeError::Cached { pfn }
+                }
                 Frame::Head | Frame::Tail => FreeError::WrongOrder { pfn, order },
                 Frame::Absent => FreeError::Hole { pfn },
             },

@@ -130,11 +130,16 @@ impl Zone<'_> {
         }
     }
 
+    #[inline]
     fn raise_parent(&self, level: usize, index: usize) {
         // Pairs with the fence in `lower_hint`.
         fence_after_rmw();
         let pfn = self.child_pfn(level, index, 0);
         let parent = self.index(level + 1, pfn);
+        let hint = node::child(self.node(level + 1, parent).load(Acquire), self.child_of(level + 1, pfn));
+        if hint == Child::Split(level::EMPTY) {
+            return;
+        }
         self.raise(level + 1, parent, self.child_of(level + 1, pfn), level::EMPTY, advert::NONE);
     }
 
@@ -188,6 +193,25 @@ impl Zone<'_> {
                 Err(now) => value = now,
             }
         };
+        self.finish_settling(area, child, index, lowered);
+        true
+    }
+
+    /// Writes into a new value of an area that one of its words is full, and that this is being settled; `false` if
+    /// it cannot be said.
+    pub(crate) fn lower_in(&self, value: &mut u64, child: u32, index: usize) -> bool {
+        let lower = *value & node::SETTLING == 0
+            && matches!(node::child(*value, child), Child::Split(hint) if hint > level::FULL)
+            && word::is_full(self.word(index).load(Acquire));
+        if lower {
+            *value = node::with_split(*value, child, level::FULL) | node::SETTLING;
+        }
+        lower
+    }
+
+    /// The second look, after the hint of a word was lowered.
+    pub(crate) fn finish_settling(&self, area: usize, child: u32, index: usize, lowered: u8) {
+        let at = self.node(1, area);
         // Pairs with the fence in `Zone::free`: a free that we do not see below sees the lowered hint.
         fence_after_rmw();
         let (level, served) = match self.word(index).load(Acquire) {
@@ -200,7 +224,7 @@ impl Zone<'_> {
             match at.compare_exchange_weak(value, new, AcqRel, Acquire) {
                 Ok(_) => {
                     self.rose(1, area, node::advertised(value), new);
-                    return true;
+                    return;
                 }
                 Err(now) => value = now,
             }

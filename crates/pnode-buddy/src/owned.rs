@@ -21,7 +21,7 @@ use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use pnode_core::{FreeError, Order, Pfn};
 
 use crate::geometry::AREA;
-use crate::node::{self, CHILDREN, Child, advert};
+use crate::node::{self, CHILDREN, Child};
 use crate::word::{self, level};
 use crate::zone::Zone;
 
@@ -56,15 +56,12 @@ impl Owned {
 }
 
 impl Zone<'_> {
-    /// Makes a word with free frames of an area of `class` the caller's. The frames in it leave the count of the class.
-    pub(crate) fn own(&self, class: u8, near: &Owned, busy: &mut bool) -> Option<Owned> {
-        if near.word != usize::MAX {
-            if let Some(owned) = self.own_in_area(near.area(), class, busy) {
-                return Some(owned);
-            }
-        }
-        if let Some(owned) = self.own_in_class(class, busy) {
-            return Some(owned);
+    /// Makes a word with free frames of an area of `class` the caller's: the fullest word that is known first, so that
+    /// whole words are left whole. The frames leave the count of the class.
+    pub(crate) fn own(&self, class: u8, busy: &mut bool) -> Option<Owned> {
+        let found = self.each_candidate(1, class, 1, |area| self.own_in_area(area, class, busy));
+        if found.is_some() {
+            return found;
         }
         let pfn = self.claim_split(2, busy)?;
         let area = self.index(1, pfn);
@@ -74,29 +71,21 @@ impl Zone<'_> {
         self.own_in_area(area, class, busy)
     }
 
-    fn own_in_class(&self, class: u8, busy: &mut bool) -> Option<Owned> {
-        // Whole words first: they are used up in one go, and nobody else works in them.
-        self.each_candidate(1, class, advert::CHILD, |area| self.own_in_area(area, class, busy))
-            .or_else(|| self.each_candidate(1, class, 1, |area| self.own_in_area(area, class, busy)))
-    }
-
     fn own_in_area(&self, area: usize, class: u8, busy: &mut bool) -> Option<Owned> {
         let at = self.node(1, area);
         let mut skip = 0;
         let mut value = at.load(Acquire);
         loop {
-            if value == node::DEAD || value & (node::ISOLATED | node::OWNER) != 0 || node::class(value) != class
+            if value == node::DEAD
+                || value & (node::ISOLATED | node::OWNER) != 0
+                || node::class(value) != class
             {
                 return None;
             }
-            let hinted = [level::SMALL, level::BIG, level::EMPTY]
-                .iter()
-                .fold(0, |mask, level| mask | node::split_at(value, *level));
-            let mask = (node::free(value) | hinted) & !skip;
-            if mask == 0 {
-                return None;
-            }
-            let child = mask.trailing_zeros();
+            let [small, big, empty] =
+                [level::SMALL, level::BIG, level::EMPTY].map(|level| node::split_at(value, level) & !skip);
+            let choices = [small, big, empty, node::free(value) & !skip];
+            let child = choices.into_iter().find(|mask| *mask != 0)?.trailing_zeros();
             let fresh = node::child(value, child) == Child::Free;
             let new = node::with_owner(value, child);
             // INVARIANT: W1: only one compare-and-swap sets the mark.
@@ -195,7 +184,9 @@ impl Zone<'_> {
                 Err(now) => letters = now,
             }
         }
-        self.counts.give(class, u64::from(given));
+        if given != 0 {
+            self.counts.give(class, u64::from(given));
+        }
         self.disown_area(area, child, owned.word);
     }
 
@@ -208,7 +199,12 @@ impl Zone<'_> {
     }
 
     /// Frees a frame of a word that another CPU owns; `None` if it is not owned any more.
-    pub(crate) fn free_to_owner(&self, index: usize, pfn: Pfn, order: Order) -> Option<Result<(), FreeError>> {
+    pub(crate) fn free_to_owner(
+        &self,
+        index: usize,
+        pfn: Pfn,
+        order: Order,
+    ) -> Option<Result<(), FreeError>> {
         let offset = pfn.get() as u32 & (word::FRAMES - 1);
         let (area, child) = (index / CHILDREN as usize, (index % CHILDREN as usize) as u32);
         let value = self.word(index).load(Acquire);

@@ -75,6 +75,8 @@ impl Zone<'_> {
         let needed_level = if need <= advert::SMALL { level::SMALL } else { level::BIG };
         // Children that cannot be judged now.
         let mut skip = 0;
+        // A used-up word whose hint is still to be lowered.
+        let mut owed = None;
         // Acquire pairs with the Release that made the area live: its words are seen dead or live as it says.
         let mut value = at.load(Acquire);
         loop {
@@ -119,9 +121,17 @@ impl Zone<'_> {
                         return Some(Pfn::new(pfn));
                     }
                     None => {
-                        *busy |= !self.settle(area, child, index);
                         // Its hint may be right for a smaller order.
                         skip |= 1 << child;
+                        value = at.load(Acquire);
+                        // The way of a bulk allocation: this word is used up, the next is whole. One
+                        // compare-and-swap for both.
+                        let last = (small | big | empty) & !skip == 0;
+                        if last && node::free(value) != 0 && value & node::SETTLING == 0 {
+                            owed = Some((child, index));
+                        } else {
+                            *busy |= !self.settle(area, child, index);
+                        }
                     }
                 }
                 value = at.load(Acquire);
@@ -129,17 +139,26 @@ impl Zone<'_> {
             }
             let free = node::free(value);
             if free == 0 {
-                break;
+                let Some((child, index)) = owed.take() else { break };
+                *busy |= !self.settle(area, child, index);
+                value = at.load(Acquire);
+                continue;
             }
             let child = free.trailing_zeros();
-            let new = node::with_split(value, child, level::BIG);
-            let new = node::with_advert(new, node::serves(new).min(node::advertised(new)).max(advert::BIG));
+            let mut new = node::with_split(value, child, level::BIG);
+            let settled = owed.filter(|(used_up, index)| self.lower_in(&mut new, *used_up, *index));
+            if node::whole(new) == 0 {
+                new = node::with_advert(new, advert::BIG);
+            }
             match at.compare_exchange_weak(value, new, AcqRel, Acquire) {
                 Ok(_) => {
                     let index = self.child_index(1, area, child);
                     // The word is dead and its parent says split: by B2 it is ours alone. Release pairs with the
                     // Acquire loads of the word: who sees it live sees the frames' last owner gone.
                     self.word(index).store(word::EMPTY | word::pattern(0, order), Release);
+                    if let Some((used_up, index)) = settled {
+                        self.finish_settling(area, used_up, index, level::FULL);
+                    }
                     if node::advertised(new) < node::advertised(value) {
                         self.gate.enter();
                         self.withdraw(1, area, class, node::advertised(new));
@@ -201,6 +220,23 @@ impl Zone<'_> {
     /// A block of at least the order of an area.
     pub(crate) fn claim(&self, level: usize, order: u8, busy: &mut bool) -> Option<Pfn> {
         self.claim_for(level, order, Purpose::Block, busy).map(Pfn::new)
+    }
+
+    /// A block from free children of one node, or nothing; never collects.
+    #[inline]
+    pub(crate) fn claim_near(&self, level: usize, index: usize, order: u8) -> Option<Pfn> {
+        let run = order - child_order(level);
+        let at = self.node(level, index);
+        let mut value = at.load(Acquire);
+        while value != node::DEAD {
+            let child = node::best_run(node::free(value), run)?;
+            // Acquire pairs with the Release of the frees.
+            match at.compare_exchange_weak(value, node::with_block(value, child, run), AcqRel, Acquire) {
+                Ok(_) => return Some(Pfn::new(self.child_pfn(level, index, child))),
+                Err(now) => value = now,
+            }
+        }
+        None
     }
 
     /// A dead area that is the caller's (B2), inside a gate section that the caller leaves.

@@ -103,6 +103,12 @@ pub(crate) const fn free(word: u64) -> u32 {
     !(frames as u32 | (frames >> 32) as u32)
 }
 
+/// Whether a live word has no free frame.
+#[inline]
+pub(crate) const fn is_full(word: u64) -> bool {
+    word != DEAD && free(word) == 0
+}
+
 /// Where free blocks of `order` start.
 #[inline]
 pub(crate) const fn blocks(word: u64, order: u8) -> u32 {
@@ -146,6 +152,23 @@ pub(crate) const fn largest(word: u64) -> u8 {
     while starts != 0 && order < ORDER {
         order += 1;
         starts &= starts >> (1 << (order - 1)) & ALIGNED[(order % ORDER) as usize];
+    }
+    order
+}
+
+/// The order of the free block that holds the block of `order` at `offset`, which was just freed: [`ORDER`] for the
+/// whole word.
+#[inline]
+pub(crate) const fn merged(word: u64, offset: u32, order: u8) -> u8 {
+    let free = free(word);
+    let (mut offset, mut order) = (offset, order);
+    while order < ORDER {
+        let buddy = taken(offset ^ 1 << order, order) as u32;
+        if free & buddy != buddy {
+            break;
+        }
+        offset &= !(1 << order);
+        order += 1;
     }
     order
 }
@@ -258,6 +281,24 @@ mod tests {
         for (offset, order) in all_blocks().filter(|(offset, order)| offset + (1 << order) < FRAMES) {
             let word = absent(EMPTY, offset + (1 << order), FRAMES - 1) | pattern(offset, order);
             assert!(holds(word, offset, order), "{offset} {order}");
+        }
+    }
+
+    #[test]
+    fn a_freed_block_merges_as_far_as_it_can() {
+        let mut seed = 1u64;
+        for _ in 0..20_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (order, offset) = ((seed >> 33) as u8 % 5, (seed >> 40) as u32 % 32);
+            let offset = offset & !((1 << order) - 1);
+            // Random single frames around a free block.
+            let word = singles((seed >> 17 & seed >> 3) as u32 & !(taken(offset, order) as u32));
+            let fits = |size: u8| {
+                size == ORDER && word == EMPTY
+                    || size < ORDER && blocks(word, size) >> (offset & !((1 << size) - 1)) & 1 == 1
+            };
+            let largest = (order..=ORDER).rev().find(|size| fits(*size));
+            assert_eq!(largest, Some(merged(word, offset, order)), "{word:#x} {offset} {order}");
         }
     }
 

@@ -45,7 +45,7 @@ fn random_walk(seed: u64, start: u64, frames: u64, holes: &[(u64, u64)], steps: 
 
 #[test]
 fn random_operations_agree_with_the_model() {
-    for seed in 0..40 {
+    for seed in 0..24 {
         let mut random = Random(seed);
         let frames = 1 + random.below(3000);
         let start = random.below(1 << 20);
@@ -55,7 +55,7 @@ fn random_operations_agree_with_the_model() {
 
 #[test]
 fn holes_are_never_handed_out() {
-    for seed in 100..130 {
+    for seed in 100..118 {
         let mut random = Random(seed);
         let frames = 600 + random.below(2000);
         let start = random.below(1 << 20);
@@ -116,7 +116,7 @@ fn every_short_history_of_a_small_zone_is_right() {
 
 #[test]
 fn every_small_zone_gives_all_and_takes_all_back() {
-    for start in 0..40 {
+    for start in [0, 1, 7, 15, 16, 30, 31] {
         for frames in 1..70 {
             for order in 0..7 {
                 let (zone, mut model) = zone(start, frames, &[]);
