@@ -81,7 +81,8 @@ fn main() {
         }
     }
     let quick = arguments.iter().any(|argument| argument == "--quick");
-    let json_path = arguments.iter().position(|argument| argument == "--json").map(|at| arguments[at + 1].clone());
+    let json_path =
+        arguments.iter().position(|argument| argument == "--json").map(|at| arguments[at + 1].clone());
     let frames: u64 = if quick { 1 << 16 } else { 1 << 18 };
 
     work::check::<Caching>(1 << 15);
@@ -108,7 +109,9 @@ fn main() {
         let _ = write!(json, "    {:?}: {{", row.name);
         for (cell, work) in row.cells.iter().zip(Work::ALL) {
             match cell {
-                Some((nanos, failed)) if *failed >= 0.05 => print!("{:>14}", format!("{nanos:.1} ({failed:.1}%)")),
+                Some((nanos, failed)) if *failed >= 0.05 => {
+                    print!("{:>14}", format!("{nanos:.1} ({failed:.1}%)"))
+                }
                 Some((nanos, _)) => print!("{nanos:>14.1}"),
                 None => print!("{:>14}", "-"),
             }
@@ -136,8 +139,16 @@ fn main() {
     println!("\ntwo threads, work of their own, ns a pair (order 0, order 9):");
     let ops = if quick { 50_000 } else { 1_000_000 };
     for (name, zero, nine) in [
-        (Caching::NAME, work::two_threads::<Caching>(frames, 0, ops), work::two_threads::<Caching>(frames, 9, ops)),
-        (Counting::NAME, work::two_threads::<Counting>(frames, 0, ops), work::two_threads::<Counting>(frames, 9, ops)),
+        (
+            Caching::NAME,
+            work::two_threads::<Caching>(frames, 0, ops),
+            work::two_threads::<Caching>(frames, 9, ops),
+        ),
+        (
+            Counting::NAME,
+            work::two_threads::<Counting>(frames, 0, ops),
+            work::two_threads::<Counting>(frames, 9, ops),
+        ),
         (
             SummaryPeer::NAME,
             work::two_threads::<SummaryPeer>(frames, 0, ops),

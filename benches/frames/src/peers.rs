@@ -154,7 +154,9 @@ impl<A: PhysicalAllocator> Frames for &FrameAlloc<A> {
     fn free(&mut self, pfn: u64, order: u8) {
         let count = NonZeroUsize::new(1 << order).expect("not zero");
         // SAFETY: the block was allocated with this count; the oracle run checks the harness.
-        unsafe { self.allocator.deallocate_physical(BASE, count, self.pool.address() + ((pfn as usize) << 12)) }
+        unsafe {
+            self.allocator.deallocate_physical(BASE, count, self.pool.address() + ((pfn as usize) << 12))
+        }
     }
 }
 fn frame_alloc<A: RegionInit>(allocator: A, frames: u64) -> FrameAlloc<A> {
@@ -214,13 +216,17 @@ pub struct Bitmap(Mutex<Box<BitAlloc16M>>);
 impl Frames for &Bitmap {
     fn alloc(&mut self, order: u8) -> Option<u64> {
         let mut bits = self.0.lock().expect("not poisoned");
-        let at = if order == 0 { bits.alloc() } else { bits.alloc_contiguous(None, 1 << order, order.into()) };
+        let at =
+            if order == 0 { bits.alloc() } else { bits.alloc_contiguous(None, 1 << order, order.into()) };
         at.map(|pfn| pfn as u64)
     }
     fn free(&mut self, pfn: u64, order: u8) {
         let mut bits = self.0.lock().expect("not poisoned");
-        let freed =
-            if order == 0 { bits.dealloc(pfn as usize) } else { bits.dealloc_contiguous(pfn as usize, 1 << order) };
+        let freed = if order == 0 {
+            bits.dealloc(pfn as usize)
+        } else {
+            bits.dealloc_contiguous(pfn as usize, 1 << order)
+        };
         assert!(freed);
     }
 }
