@@ -1,7 +1,7 @@
 //! Compressed RAM against a device that can be overrun: with all safeguards nothing is lost, whatever happens; without
 //! any one of them something is, and the test sees it.
 //!
-//! `PNODE_SIM_EVENTS` sets the events of a run (20,000 otherwise, for debug builds); `PNODE_SIM_SEEDS` the runs.
+//! `PNODE_SIM_EVENTS` sets the events of a run (8,000 otherwise in a debug build); `PNODE_SIM_SEEDS` the runs.
 
 #[path = "support/host.rs"]
 mod host;
@@ -21,7 +21,7 @@ fn plan(load: Load, safeguards: Safeguards, seed: u64) -> Plan {
         advertised: 400,
         physical: 120 * PAGE as u64,
         ordinary: 128,
-        events: from_env("PNODE_SIM_EVENTS", 20_000),
+        events: from_env("PNODE_SIM_EVENTS", if cfg!(debug_assertions) { 8_000 } else { 100_000 }),
         load,
         safeguards,
         faults: 50,
@@ -38,7 +38,7 @@ fn simulate(plan: &Plan) -> Outcome {
 #[test]
 fn with_all_safeguards_no_accepted_page_is_lost() {
     let (mut events, mut promoted) = (0, 0);
-    for seed in 1..=from_env("PNODE_SIM_SEEDS", 2) {
+    for seed in 1..=from_env("PNODE_SIM_SEEDS", if cfg!(debug_assertions) { 1 } else { 3 }) {
         for load in [Load::Steady, Load::Storm] {
             let plan = plan(load, Safeguards::ALL, seed);
             let outcome = simulate(&plan);

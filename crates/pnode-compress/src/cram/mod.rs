@@ -65,6 +65,7 @@
 
 mod balloon;
 mod bound;
+mod charge;
 mod error;
 mod frames;
 mod handler;
@@ -74,6 +75,7 @@ mod pressure;
 
 pub use balloon::{Balloon, BalloonStep, Rung};
 pub use bound::{Announced, Bound};
+pub use charge::Charge;
 pub use error::{DemoteError, FaultError, LifeError, Retry};
 pub use frames::{Resident, Stale};
 pub use handler::{Copied, Handler, Promotion};

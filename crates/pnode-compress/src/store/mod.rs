@@ -190,7 +190,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
             };
             match outcome {
                 Ok(claim) => {
-                    self.uncount(seen);
+                    self.recount(self.home_of(seen), seen, Entry::EMPTY);
                     claim.into_iter().for_each(|claim| self.release(claim));
                     return Ok(());
                 }
@@ -265,6 +265,11 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         &self.shards[block as usize % self.shards.len()]
     }
 
+    /// The shard of an entry's object; any shard for an entry that is no object.
+    fn home_of(&self, entry: Entry) -> usize {
+        if entry.is_object() { self.pool.block_of(entry.place()) as usize % self.shards.len() } else { 0 }
+    }
+
     /// Claims room for an object of `len` bytes: in the shard `home`, or else in any.
     fn place(&self, home: usize, len: usize, growth: Growth) -> Option<Claim> {
         let granules = self.pool.shape.granules(len);
@@ -278,23 +283,21 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         self.shard_of(block).freed(&self.pool, block);
     }
 
-    fn count(&self, home: usize, new: Entry) {
+    /// Counts that an entry has turned from `old` into `new`. Only the sums over all shards mean anything, so what can be
+    /// counted in one place is.
+    fn recount(&self, home: usize, old: Entry, new: Entry) {
         let tally = &self.shards[home].tally;
-        if new.is_object() {
-            tally.objects.fetch_add(1, Ordering::Relaxed);
-            tally.bytes.fetch_add(new.len() as u64, Ordering::Relaxed);
-        } else if new != Entry::EMPTY {
-            tally.inline.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn uncount(&self, old: Entry) {
-        if old.is_object() {
-            let tally = &self.shard_of(self.pool.block_of(old.place())).tally;
-            tally.objects.fetch_sub(1, Ordering::Relaxed);
-            tally.bytes.fetch_sub(old.len() as u64, Ordering::Relaxed);
-        } else if old != Entry::EMPTY {
-            self.shards[0].tally.inline.fetch_sub(1, Ordering::Relaxed);
+        let bytes = |entry: Entry| if entry.is_object() { entry.len() as u64 } else { 0 };
+        let is = |yes: bool| u64::from(yes);
+        let inline = |entry: Entry| is(!entry.is_object() && entry != Entry::EMPTY);
+        for (part, less, more) in [
+            (&tally.bytes, bytes(old), bytes(new)),
+            (&tally.objects, is(old.is_object()), is(new.is_object())),
+            (&tally.inline, inline(old), inline(new)),
+        ] {
+            if less != more {
+                part.fetch_add(more.wrapping_sub(less), Ordering::Relaxed);
+            }
         }
     }
 
@@ -306,9 +309,8 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         loop {
             match self.pool.replace(slot.0, seen, new) {
                 Ok(claim) => {
-                    self.count(home, fresh);
                     // A page that was removed while it is read cannot be replaced, so `seen` still counts.
-                    self.uncount(seen);
+                    self.recount(home, seen, fresh);
                     claim.into_iter().for_each(|claim| self.release(claim));
                     return Ok(());
                 }

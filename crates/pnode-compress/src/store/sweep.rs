@@ -89,8 +89,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         let fresh = new.entry();
         match pin.replace(new) {
             Ok((old, claim)) => {
-                self.count(home, fresh);
-                self.uncount(old);
+                self.recount(home, old, fresh);
                 self.release(claim);
                 true
             }
