@@ -1,22 +1,22 @@
 //! [`Bound`]: an upper bound of a device's physical use that is never below the truth.
-//!
-//! A device tells its use when it is asked, which is too slow to do for each page, and the answer is old when it arrives.
-//! After Jonathan Cameron's scheme (discussion of the compressed RAM series, 2026): what was written since the reading is
-//! added to it, at its worst size; what was freed is ignored until the next reading.
-//!
-//! The subtle part is *since*. A write that was announced before a reading may land after it. So writes are counted
-//! twice, when they are announced and when they have landed, and a reading counts from the landed ones that were known
-//! before it began: whatever was not known to have landed is added on top.
-//!
-//! ```text
-//!  bound = reading + announced now - landed before the reading
-//! ```
 
 use core::fmt;
 
 use pnode_core::sync::{AtomicU64, Ordering};
 
-/// An upper bound of a device's use, in bytes; see the [module](self). Shared by all who write to the device.
+/// An upper bound of a device's physical use, in bytes, that is never below the truth. Shared by all who write to it.
+///
+/// A device tells its use when it is asked, which is too slow to do for each page, and the answer is old when it arrives.
+/// After Jonathan Cameron's scheme (discussion of the compressed RAM series, 2026): what was written since the reading is
+/// added to it, at its worst size; what was freed is ignored until the next reading.
+///
+/// The subtle part is *since*. A write that was announced before a reading may land after it. So writes are counted
+/// twice, when they are announced and when they have landed, and a reading counts from the landed ones that were known
+/// before it began: whatever was not known to have landed is added on top.
+///
+/// ```text
+///  bound = reading + announced now - landed before the reading
+/// ```
 ///
 /// # Invariants
 ///
