@@ -22,6 +22,10 @@ static bool selftest;
 module_param(selftest, bool, 0444);
 MODULE_PARM_DESC(selftest, "Test each device's memory before its node is registered, with a KTAP report in the log");
 
+static unsigned int features;
+module_param(features, uint, 0444);
+MODULE_PARM_DESC(features, "Doors that are open on every node, as bits of pnode.h (default 0: closed to all but the owner)");
+
 struct pnode_pci {
 	struct dev_pagemap pagemap;
 	struct pnode_range range;
@@ -80,7 +84,7 @@ static int pnode_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 			return dev_err_probe(&pdev->dev, rc, "the self-test failed\n");
 	}
 
-	device->node = pnode_device_add(&pdev->dev, &device->range, PNODE_CLASS_DEVICE_BUFFER, 0);
+	device->node = pnode_device_add(&pdev->dev, &device->range, PNODE_CLASS_DEVICE_BUFFER, features);
 	if (IS_ERR(device->node))
 		return dev_err_probe(&pdev->dev, PTR_ERR(device->node), "no node can be registered\n");
 
