@@ -172,7 +172,7 @@ static bool a_full_node_raises_sigbus(void)
 	/* Pages that are given back come again, empty. */
 	CHECK(ioctl(fd, PNODE_IOC_FREE, &span) == 0 && query(fd).free == 5);
 	CHECK(touch(pages + node.managed * PAGE, 1) && query(fd).free == 4);
-	CHECK(touch(pages + 3 * PAGE, 0) && pages[3 * PAGE + 1] == 0 && query(fd).free == 3);
+	CHECK(pages[3 * PAGE] == 0 && query(fd).free == 3);
 	munmap(pages, (node.managed + 1) * PAGE);
 	CHECK(query(fd).held_by_file == node.managed - 3);
 	close(fd);
@@ -300,6 +300,67 @@ static bool unplugging_takes_the_pages(void)
 	return true;
 }
 
+/* What a busy process does with the device, whether it is there or not, until told to stop. */
+static void use_until(volatile unsigned long *stop, volatile unsigned long *touched, volatile unsigned long *lost)
+{
+	while (!*stop) {
+		int fd = open(device, O_RDWR);
+		unsigned char *pages = map(fd, PAGES);
+
+		if (fd >= 0 && pages != MAP_FAILED)
+			for (int i = 0; i < 500; i++) {
+				struct pnode_span span = { next() % PAGES, 1 + next() % 4 };
+				unsigned char *page = pages + next() % PAGES * PAGE;
+
+				if (touch(page, 1))
+					(*touched)++;
+				else
+					(*lost)++;
+				if (i % 8 == 0)
+					ioctl(fd, PNODE_IOC_FREE, &span);
+			}
+		munmap(pages, PAGES * PAGE);
+		close(fd);
+	}
+	_exit(0);
+}
+
+static bool unplugging_under_load(void)
+{
+	struct { volatile unsigned long stop, touched[2], lost[2]; } *shared =
+		mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct pnode_query answer;
+	pid_t user[2];
+	int fd, status;
+
+	for (int i = 0; i < 2; i++) {
+		numbers += 2 * i + 1;
+		user[i] = fork();
+		if (user[i] == 0)
+			use_until(&shared->stop, &shared->touched[i], &shared->lost[i]);
+	}
+	for (int round = 0; round < 4; round++) {
+		/* As much as it takes for both to be at it again. */
+		unsigned long before[2] = { shared->touched[0], shared->touched[1] };
+
+		while (shared->touched[0] < before[0] + 500 || shared->touched[1] < before[1] + 500)
+			usleep(1000);
+		CHECK(write_to("/sys/bus/pci/drivers/pnode/unbind", pci_address));
+		CHECK(write_to("/sys/bus/pci/drivers/pnode/bind", pci_address));
+	}
+	shared->stop = 1;
+	for (int i = 0; i < 2; i++)
+		CHECK(waitpid(user[i], &status, 0) == user[i] && status == 0);
+	printf("# %lu touches, %lu of them of pages that were taken away\n", shared->touched[0] + shared->touched[1],
+	       shared->lost[0] + shared->lost[1]);
+	CHECK(shared->lost[0] + shared->lost[1] > 0);
+	fd = open(device, O_RDWR);
+	answer = query(fd);
+	CHECK(fd >= 0 && answer.free == answer.managed);
+	close(fd);
+	return true;
+}
+
 static const struct {
 	const char *name;
 	bool (*run)(void);
@@ -311,6 +372,7 @@ static const struct {
 	{ "hostile ioctls are refused", hostile_calls_are_refused },
 	{ "with ordinary memory exhausted, no page comes from the node", exhausted_memory_stays_out },
 	{ "unplugging the device takes its pages from a process", unplugging_takes_the_pages },
+	{ "unplugging under load, again and again", unplugging_under_load },
 };
 
 static int leave_marks(void)
