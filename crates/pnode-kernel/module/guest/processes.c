@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../../include/pnode_uapi.h"
@@ -342,9 +343,12 @@ static bool unplugging_under_load(void)
 	for (int round = 0; round < 4; round++) {
 		/* As much as it takes for both to be at it again. */
 		unsigned long before[2] = { shared->touched[0], shared->touched[1] };
+		time_t deadline = time(NULL) + 10;
 
-		while (shared->touched[0] < before[0] + 500 || shared->touched[1] < before[1] + 500)
+		while (time(NULL) < deadline && (shared->touched[0] < before[0] + 500 || shared->touched[1] < before[1] + 500))
 			usleep(1000);
+		shared->stop = time(NULL) >= deadline;
+		CHECK(!shared->stop);
 		CHECK(write_to("/sys/bus/pci/drivers/pnode/unbind", pci_address));
 		CHECK(write_to("/sys/bus/pci/drivers/pnode/bind", pci_address));
 	}
