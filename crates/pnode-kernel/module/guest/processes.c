@@ -343,7 +343,7 @@ static bool unplugging_under_load(void)
 	for (int round = 0; round < 4; round++) {
 		/* As much as it takes for both to be at it again. */
 		unsigned long before[2] = { shared->touched[0], shared->touched[1] };
-		time_t deadline = time(NULL) + 10;
+		time_t deadline = time(NULL) + 60;
 
 		while (time(NULL) < deadline && (shared->touched[0] < before[0] + 500 || shared->touched[1] < before[1] + 500))
 			usleep(1000);
