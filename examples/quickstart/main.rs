@@ -191,7 +191,7 @@ impl<'i> Show<'i> {
         for page in (0..self.pages).step_by(5) {
             self.check_page(page)?;
         }
-        let wanted = self.pages * 7 / 10;
+        let wanted = (self.pages * 7 / 10).max(1);
         let mut progress = Progress::new("pages", wanted as u64);
         let mut moved = 0;
         while moved < wanted {

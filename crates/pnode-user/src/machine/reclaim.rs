@@ -220,12 +220,9 @@ impl Shared {
             return 0;
         }
         let (mut index, mut page) = self.regions().hand;
-        let mut done = 0;
+        let (mut done, mut visits) = (0, 0);
         // Twice around: the first visit may have to mark what the second one takes.
-        for _ in 0..2 * all {
-            if done == pages || routes.are_closed() {
-                break;
-            }
+        while done < pages && visits < 2 * all && !routes.are_closed() {
             index %= regions.len();
             let region = &regions[index];
             if page >= region.pages.len() {
@@ -235,7 +232,7 @@ impl Shared {
             if let Ok(mut cell) = region.pages[page].try_lock() {
                 done += usize::from(region.visit(page, &mut cell, &mut routes));
             }
-            page += 1;
+            (page, visits) = (page + 1, visits + 1);
         }
         self.regions().hand = (index, page);
         done
