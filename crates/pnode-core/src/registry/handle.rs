@@ -48,6 +48,9 @@ impl<'m, Z: FrameZone, L: RawLock> NodeHandle<'m, Z, L> {
 
     /// Brings the memory of `zone` online, with nothing kept back. Its frames can be handed out when this returns.
     ///
+    /// A zone belongs to one registry: this one sees overlaps with its own zones only, and would hand out what another
+    /// keeps private.
+    ///
     /// # Errors
     ///
     /// [`OnlineError`] if the node drains, the frames belong to another zone, or the registry is full.
@@ -231,6 +234,8 @@ impl<'m, Z: FrameZone, L: RawLock> NodeHandle<'m, Z, L> {
 
     /// The spans of the node's ranges, in the order in which a grant walks them: by zone slot, which is the order they
     /// came online in as long as none went.
+    ///
+    /// The registry's lock is held meanwhile: `visit` must not take a step in any node's life.
     pub fn ranges(&self, mut visit: impl FnMut(FrameRange)) {
         let admin = self.nodes.admin.lock();
         if self.state().is_ok() {

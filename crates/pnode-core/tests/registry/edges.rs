@@ -129,6 +129,22 @@ fn requests_are_served_from_where_the_table_says() {
     }
 }
 
+/// Among equally far nodes the next number comes first, so that neighbours do not all spill onto the same node.
+#[test]
+fn equally_far_nodes_serve_in_a_ring() {
+    let zones: [WordZone; 4] = std::array::from_fn(|node| zone(64 * node as u64, 1));
+    let mut storage = Storage::<WordZone, 4, 4>::new();
+    let nodes = Nodes::new(storage.slots(), Distances::uniform(4).unwrap()).unwrap();
+    for (node, zone) in zones.iter().enumerate() {
+        nodes.ordinary(id(node), MemoryClass::DRAM).unwrap().online(zone).unwrap();
+    }
+    for from in 0..4 {
+        let request = Request::page().prefer(id(from));
+        let (order, _) = served(|| nodes.alloc(request), |frame| nodes.free(frame).unwrap());
+        assert_eq!(order, [0, 1, 2, 3].map(|step| id((from + step) % 4)));
+    }
+}
+
 /// The nodes that serve, one after the other, until nobody does.
 fn served(
     mut alloc: impl FnMut() -> Result<pnode_core::Frame, AllocError>,
