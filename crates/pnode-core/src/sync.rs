@@ -258,7 +258,8 @@ impl<'m, T> Published<'m, T> {
 
     /// Empties the slot. References that were loaded before stay valid.
     pub fn withdraw(&self) {
-        self.pointer.store(ptr::null_mut(), Ordering::Release);
+        // Who finds nothing learns nothing, so there is nothing to order.
+        self.pointer.store(ptr::null_mut(), Ordering::Relaxed);
     }
 
     /// The published reference.

@@ -20,8 +20,12 @@
 //! | offline: the word stays | `a_zone_that_turns_private_serves_no_walker` |
 //! | offline: the reference stays | `a_slot_that_stays_ordinary_does_not_lead_to_its_last_zone` |
 //! | `WordZone`: Acquire or Release of its changes | `a_frame_has_one_owner` |
+//! | `WordZone`: Release of a reopening | `who_takes_after_a_reopening_sees_what_came_before` |
+//! | `WordZone`: Acquire of the count | `an_isolated_zone_that_is_empty_is_left_by_all` |
+//! | closing a zone does not isolate it | `an_offline_zone_has_no_frame_out` and its neighbours |
+//! | the fact that a node is serviced before the service | `a_service_is_found_whole` |
 //! | `SpinLock`: either order | `a_lock_has_one_holder` |
-//! | `Published`: the store | `a_published_reference_is_found_whole` |
+//! | `Published`: the store, the load | `a_published_reference_is_found_whole` |
 //!
 //! One order is kept although no model misses it: the Release with which a zone's word is stored. The fence of the
 //! rebuild that came before stands in for it; the word should not depend on a fence elsewhere.
