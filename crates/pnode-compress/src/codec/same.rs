@@ -17,19 +17,16 @@ pub fn same_filled(page: &[u8]) -> Option<u64> {
 
 /// Whether `page` is `word` over and over.
 fn repeats(page: &[u8], word: u64) -> bool {
-    let mut strides = page.chunks_exact(128);
     // The differences of a stride are gathered without a branch, so that the compiler reads it with wide loads.
-    let clean = strides.all(|stride| {
-        let mut differ = 0;
-        for bytes in stride.chunks_exact(8) {
-            differ |= word
-                ^ u64::from_ne_bytes([
-                    bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7],
-                ]);
-        }
-        differ == 0
-    });
-    clean && page.len() % 128 == 0
+    let clean = |stride: &[u8]| {
+        let differ = |bytes: &[u8]| match bytes.first_chunk() {
+            Some(bytes) => word ^ u64::from_ne_bytes(*bytes),
+            None => 0,
+        };
+        stride.chunks_exact(8).fold(0, |all, bytes| all | differ(bytes)) == 0
+    };
+    let (mut strides, rest) = (page.chunks_exact(512), page.len() % 512);
+    strides.all(clean) && clean(&page[page.len() - rest..]) && page.len() % 8 == 0
 }
 
 /// Fills the page with the word whose bytes are `word`.

@@ -54,7 +54,7 @@ pub fn encode_fast(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option
                 at += 1;
             }
             // After 64 misses in a row every second position is tried, after 32 more every third, and so on.
-            let mut misses = 1 << 6;
+            let mut misses = 1usize << 6;
             loop {
                 if at + REACH > page.len() {
                     break 'sequences;
