@@ -125,6 +125,23 @@ fn a_load_sees_the_page_or_none_while_its_granule_is_freed_and_used_again() {
 }
 
 #[test]
+fn the_last_of_two_readers_frees_for_both() {
+    model(2, || {
+        let World { store } = World::new();
+        put(store, 0, A);
+        let readers = [(); 2].map(|()| thread::spawn(move || get(store, 0)));
+        store.remove(Slot::new(0)).unwrap();
+        // The granule may be free by now, by the hand of either reader.
+        put(store, 1, B);
+        for reader in readers {
+            assert!(matches!(reader.join().unwrap(), None | Some(A)));
+        }
+        assert_eq!(get(store, 1), Some(B));
+        store.audit().unwrap();
+    });
+}
+
+#[test]
 fn a_load_sees_the_old_page_or_the_new_while_it_is_replaced() {
     model(2, || {
         let World { store } = World::new();
