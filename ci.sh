@@ -81,6 +81,9 @@ job_examples() {
     fi
     "target/release/examples/$name" --help >/dev/null || { echo "example $name: no --help"; return 1; }
   done
+  # A check that cannot fail is none: each mistake that the example can build must show as a leak.
+  target/release/examples/isolation --every-door | tail -1
+  return "${PIPESTATUS[0]}"
 }
 
 job_bench() { cargo bench --quiet -- --test; }
