@@ -91,6 +91,7 @@ pub struct Room<T, K: Kernel>(Own<MaybeUninit<T>, K>);
 
 impl<T, K: Kernel> Room<T, K> {
     /// Moves `value` into the memory.
+    #[inline(always)]
     pub fn fill(mut self, value: T) -> Own<T, K> {
         self.0.write(value);
         let kernel = self.0.kernel;

@@ -97,7 +97,10 @@ impl<K: Kernel> ZoneStorage<K> {
     #[inline(never)]
     pub fn zone(&mut self) -> Result<Own<Zone<'_>, K>, ZoneStorageError> {
         let room = Own::room(self.kernel)?;
-        Ok(room.fill(new_zone(self.range, &mut self.lines)?))
+        match new_zone(self.range, &mut self.lines) {
+            Ok(zone) => Ok(room.fill(zone)),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

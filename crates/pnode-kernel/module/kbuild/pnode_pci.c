@@ -2,13 +2,14 @@
 /*
  * A PCI function's memory BAR as a private node.
  *
- * Probing claims the BAR, gives it struct pages and a mapping, tests it if
- * asked to, and registers the node. Everything but the node is managed by the
- * device, so it is undone in reverse order when probing fails or the driver is
- * unbound; the node is taken down first, by hand.
+ * Probing claims the BAR, maps it with struct pages, tests it if asked to, and
+ * registers the node. Everything but the node is managed by the device, so it
+ * is undone in reverse order when probing fails or the driver is unbound; the
+ * node is taken down first, by hand.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/io.h>
 #include <linux/memremap.h>
 #include <linux/module.h>
 #include <linux/pci.h>
@@ -32,7 +33,7 @@ struct pnode_pci {
 	struct pnode_device *node;
 };
 
-/* The function's memory, mapped and with struct pages, as a range of frames. */
+/* The function's memory, mapped and if possible with struct pages, as a range of frames. */
 static int pnode_pci_map(struct pci_dev *pdev, int bar, struct pnode_pci *device)
 {
 	struct resource *res = &pdev->resource[bar];
@@ -46,11 +47,16 @@ static int pnode_pci_map(struct pci_dev *pdev, int bar, struct pnode_pci *device
 	if (rc)
 		return dev_err_probe(&pdev->dev, rc, "BAR %d is taken\n", bar);
 
-	device->pagemap.type = MEMORY_DEVICE_GENERIC;
-	device->pagemap.range.start = res->start;
-	device->pagemap.range.end = res->end;
-	device->pagemap.nr_range = 1;
-	mapping = devm_memremap_pages(&pdev->dev, &device->pagemap);
+	if (IS_ALIGNED(res->start | resource_size(res), memremap_compat_align())) {
+		device->pagemap.type = MEMORY_DEVICE_GENERIC;
+		device->pagemap.range.start = res->start;
+		device->pagemap.range.end = res->end;
+		device->pagemap.nr_range = 1;
+		mapping = devm_memremap_pages(&pdev->dev, &device->pagemap);
+	} else {
+		/* Too small a piece for struct pages; nothing here depends on them. */
+		mapping = devm_memremap(&pdev->dev, res->start, resource_size(res), MEMREMAP_WB);
+	}
 	if (IS_ERR(mapping))
 		return dev_err_probe(&pdev->dev, PTR_ERR(mapping), "BAR %d cannot be mapped\n", bar);
 
