@@ -176,6 +176,22 @@ fn what_is_freed_from_elsewhere_is_never_lost_to_the_shard() {
 }
 
 #[test]
+fn what_two_free_in_one_block_is_seen_by_a_third() {
+    model(2, || {
+        let World { store } = World::new();
+        put(store, 0, A);
+        put(store, 1, A);
+        let others = [0, 1].map(|slot| thread::spawn(move || store.remove(Slot::new(slot)).unwrap()));
+        // Looks at the block while one of them has queued it and the other relies on that.
+        put(store, 2, B);
+        for other in others {
+            other.join().unwrap();
+        }
+        store.audit().unwrap();
+    });
+}
+
+#[test]
 fn of_two_removals_one_succeeds_even_while_the_page_is_read() {
     model(2, || {
         let World { store } = World::new();
@@ -300,6 +316,28 @@ fn of_racing_writers_one_wins_and_the_frame_can_be_filled_again() {
             handler.read(next, &mut out).unwrap();
             assert_eq!(out[..8], B.to_ne_bytes());
         }
+    });
+}
+
+#[test]
+fn a_page_is_freed_only_after_who_gave_up_promoting_it_is_done_reading() {
+    model(3, || {
+        let (cram, frame) = cram();
+        let resident = cram.handler(frame()).demote(&page(A)).unwrap();
+        let writer = {
+            let frame = frame();
+            thread::spawn(move || {
+                let (mut handler, mut out) = (cram.handler(frame), vec![0; PAGE]);
+                // Copied, and then dropped before it is finished.
+                let copied = handler.write_fault(resident).and_then(|promotion| promotion.copy_to(&mut out));
+                copied.map(drop).is_ok()
+            })
+        };
+        let mut handler = cram.handler(frame());
+        let freed = handler.free(resident).is_ok();
+        let copied = writer.join().unwrap();
+        assert!(freed || copied, "one of them was first");
+        assert_eq!(handler.free(resident).is_ok(), !freed);
     });
 }
 
