@@ -3,7 +3,7 @@
 //! With the feature `raw` these macros access memory without a bounds check, and each use states in a `REACH` comment
 //! why its range lies inside the slice. Without the feature they are ordinary checked slices, so the crate's codecs
 //! hold no unsafe code at all, and a wrong `REACH` comment is a panic in that build's tests. Debug builds check in
-//! both.
+//! both. A file that uses them lifts the crate's ban on unsafe code for that feature, in its first line.
 
 /// `load!(u64, bytes, at)`: the little-endian integer at `bytes[at..]`.
 macro_rules! load {
