@@ -1,8 +1,71 @@
-//! Which frame: a concurrent allocator of page frames on memory of the caller.
+//! Which frame: a concurrent allocator of page frames on memory of the caller, which validates every free.
+//!
+//! [`Zone`] hands out naturally aligned blocks of `2^order` frames, orders 0 to 18, from any range of frame numbers with
+//! any holes. Every operation takes `&self`; [`Cpu`] is a CPU's own part of it, a value used through `&mut`. Nothing
+//! allocates, nothing blocks, no frame is ever touched, and the books are memory that the caller lent
+//! ([`Geometry`] says how much, [`Metadata`] takes it): about 74 KiB a GiB at 4 KiB pages, and zeros mean "all free",
+//! so a new zone costs no pass over them.
+//!
+//! # One word decides
+//!
+//! The zone is a tree. A leaf is a *word* of 32 frames, two bits a frame: taken, and "continues the frame before". An
+//! inner node is one `u64` too: three bits for each of its 16 children, which are words in an *area* (512 frames) and
+//! nodes above.
+//!
+//! ```text
+//! level 4   2^21 frames   blocks of order 17, 18      child: free | head | tail | absent | split
+//! level 3   2^17          orders 13 to 16
+//! level 2   2^13          orders  9 to 12
+//! area      2^9           orders  5 to  8
+//! word      2^5           orders  0 to  4             frame: free | head | tail | absent
+//! ```
+//!
+//! A child is decided by its parent's word until the parent calls it *split*; then its own word decides. So every
+//! block of every order is claimed by **one** compare-and-swap and freed by **one**, and that one sees where the block
+//! starts, where it ends and that it is allocated: a double free, a free with the wrong order and a free of a part
+//! are refused with certainty, in release builds. There is no claim that spans words and so nothing to undo; that is
+//! where the published lock-free peers hand out blocks twice (LLFree's multi-word claims).
+//!
+//! Frames change level one node at a time, and whoever moves them has the exclusive right to (invariant **B2**
+//! of [`Zone`]): a child that its parent calls split while it is itself *dead* (zero) is in somebody's hands.
+//! *Down*, when an allocation needs a smaller piece: the parent says split, then the child comes to life. *Up*, when
+//! an allocation needs a larger one: the wholly free child is made dead, then the parent says free. **Frees never move
+//! anything.** They change one word and at most raise hints, so the cost of a free has a bound, and a pair of
+//! allocation and free at a boundary does not rebuild the levels above it.
+//!
+//! # Finding one
+//!
+//! Three layers of upper bounds lead from a request to a word: a bitmap by class and largest free order over all nodes
+//! of a level, with 64-fold summaries; the node's *advert*; and its children's *hints*. A free raises those that
+//! promise too little before it returns; a search that a promise disappointed lowers it, and looks again at what it
+//! speaks of. Therefore a search that finds no promise knows, after a few loads, that nothing was free from its
+//! beginning to its end. While something moves, the search knows that too (a gate counts moves, dead children show)
+//! and looks again; if the mover's CPU stands still, the answer is [`FrameError::Contended`], never a false
+//! "exhausted". The module docs of `hint`, `gate` and `collect` have the proofs; `tests/loom.rs` checks them.
+//!
+//! Among the areas that promise enough, the one that promises least is used first, the lowest of them, and inside it
+//! the smallest sufficient hole: whole areas stay whole (address-ordered best fit; see the measurements in
+//! `benches/frames`).
 //!
 //! # Stealing
 //!
-//! See below.
+//! An area belongs to the [`MigrateType`] that first used it, until it is wholly free and moves up. A request
+//! looks in areas of its own type, then takes an unclaimed area, then uses what others have, the least harmful first,
+//! without changing whose area it is: unmovable blocks go to huge areas before movable ones, movable blocks to
+//! unmovable areas before huge ones, huge blocks to movable areas before unmovable ones. (Linux steals by retyping page
+//! blocks, `mm/page_alloc.c`; here a type is a preference and never makes a request fail.)
+//!
+//! # Per CPU
+//!
+//! [`Cpu`] with [`Keep::Frames`] *owns* one word of 32 frames for each type and is the only one that writes it, with
+//! plain stores: no atomic read-modify-write on that path. Everybody else can still read the word, so freeing a cached
+//! frame again is [`FreeError::Cached`], whoever tries. A frame of an owned word that another CPU frees goes into the
+//! area's inbox with one compare-and-swap. At most one word of an area is owned, so two CPUs in steady state write no
+//! line in common.
+//!
+//! [`FrameError::Contended`]: pnode_core::FrameError::Contended
+//! [`FreeError::Cached`]: pnode_core::FreeError::Cached
+//! [`MigrateType`]: pnode_core::MigrateType
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -29,6 +92,8 @@ mod node;
 mod owned;
 mod search;
 mod stats;
+#[cfg(feature = "bitvec")]
+mod view;
 mod walk;
 mod word;
 mod zone;
