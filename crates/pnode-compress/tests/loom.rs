@@ -126,7 +126,7 @@ fn a_load_sees_the_page_or_none_while_its_granule_is_freed_and_used_again() {
 
 #[test]
 fn the_last_of_two_readers_frees_for_both() {
-    model(2, || {
+    model(3, || {
         let World { store } = World::new();
         put(store, 0, A);
         let readers = [(); 2].map(|()| thread::spawn(move || get(store, 0)));
@@ -177,7 +177,7 @@ fn what_is_freed_from_elsewhere_is_never_lost_to_the_shard() {
 
 #[test]
 fn what_two_free_in_one_block_is_seen_by_a_third() {
-    model(2, || {
+    model(3, || {
         let World { store } = World::new();
         put(store, 0, A);
         put(store, 1, A);
