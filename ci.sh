@@ -115,7 +115,7 @@ or_skipped() {
 
 job_msrv() { or_skipped tests/msrv; }
 
-job_module() { or_skipped crates/pnode-kernel/module/selftest; }
+job_module() { or_skipped crates/pnode-kernel/module/selftest ivshmem small; }
 
 [ $# -gt 0 ] || set -- "${JOBS[@]}"
 mkdir -p target
