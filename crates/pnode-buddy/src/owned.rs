@@ -85,7 +85,11 @@ impl Zone<'_> {
             let [small, big, empty] =
                 [level::SMALL, level::BIG, level::EMPTY].map(|level| node::split_at(value, level) & !skip);
             let choices = [small, big, empty, node::free(value) & !skip];
-            let child = choices.into_iter().find(|mask| *mask != 0)?.trailing_zeros();
+            let Some(mask) = choices.into_iter().find(|mask| *mask != 0) else {
+                self.retract(1, area, class, 1);
+                return None;
+            };
+            let child = mask.trailing_zeros();
             let fresh = node::child(value, child) == Child::Free;
             let new = node::with_owner(value, child);
             // INVARIANT: W1: only one compare-and-swap sets the mark.
