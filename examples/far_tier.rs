@@ -1,8 +1,10 @@
 //! A far tier that is used on purpose only: cold pages go there, hot ones come back, nothing falls over into it.
 //!
 //! `cargo run --release --example far_tier`
-#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
+#[macro_use]
+#[path = "support/pipe.rs"]
+mod pipe;
 #[path = "support/cli.rs"]
 mod cli;
 

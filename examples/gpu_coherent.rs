@@ -1,8 +1,10 @@
 //! Coherent accelerator memory: working memory that the driver faults in, evicts in order of use, and overcommits.
 //!
 //! `cargo run --release --example gpu_coherent`
-#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
+#[macro_use]
+#[path = "support/pipe.rs"]
+mod pipe;
 #[path = "support/cli.rs"]
 mod cli;
 

@@ -1,8 +1,10 @@
 //! A node that leaves under load and comes back.
 //!
 //! `cargo run --release --example hotplug`
-#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
+#[macro_use]
+#[path = "support/pipe.rs"]
+mod pipe;
 #[path = "support/cli.rs"]
 mod cli;
 

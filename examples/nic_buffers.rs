@@ -1,8 +1,10 @@
 //! Packet buffers on a network card: a stack that asks the card's own memory first.
 //!
 //! `cargo run --release --example nic_buffers`
-#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
 
+#[macro_use]
+#[path = "support/pipe.rs"]
+mod pipe;
 #[path = "support/cli.rs"]
 mod cli;
 

@@ -1,7 +1,10 @@
 //! A driver that uses nothing but pnode-core and pnode-buddy: no heap, no operating system, no door open to anybody.
 //!
 //! `cargo run --release --example no_uapi_driver`
-#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
+
+#[macro_use]
+#[path = "support/pipe.rs"]
+mod pipe;
 
 use std::process::ExitCode;
 

@@ -2,7 +2,10 @@
 //! wants it on the private node and touches it.
 //!
 //! `cargo run --release --example page_cache_soft_fault [FILE]`; see `--help`.
-#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
+
+#[macro_use]
+#[path = "support/pipe.rs"]
+mod pipe;
 
 use std::collections::BTreeMap;
 use std::fs::File;

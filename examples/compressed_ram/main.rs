@@ -1,7 +1,10 @@
 //! Compressed RAM against a device that can be overrun, with a plot of what happens.
 //!
 //! `cargo run --release --example compressed_ram -- [--storm] [--without SAFEGUARD]`; see `--help`.
-#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
+
+#[macro_use]
+#[path = "../support/pipe.rs"]
+mod pipe;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,6 +1,9 @@
 //! Shows that no request leaks private memory: every world up to a stated size, every request in it, on the real
 //! registry, each result compared with the rules spelled out once more in `oracle`.
 
+#[macro_use]
+#[path = "../support/pipe.rs"]
+mod pipe;
 mod check;
 mod doors;
 mod host;

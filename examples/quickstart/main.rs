@@ -1,7 +1,10 @@
 //! A private memory node at work, in a few seconds: real memory, real page faults, your data.
 //!
 //! `cargo run --release --example quickstart [FILE]`; see `--help`.
-#![allow(clippy::std_instead_of_core, clippy::std_instead_of_alloc)]
+
+#[macro_use]
+#[path = "../support/pipe.rs"]
+mod pipe;
 
 use std::process::ExitCode;
 

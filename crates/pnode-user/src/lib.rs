@@ -40,8 +40,6 @@
 //! Only in `sys` (system calls), [`backing`], [`fault`], `arena` (values that refer to one another), and the one function
 //! of [`machine`] that keeps values in an arena.
 #![deny(unsafe_code)]
-// A std crate takes everything from std.
-#![allow(clippy::std_instead_of_alloc, clippy::std_instead_of_core)]
 
 mod arena;
 pub mod backing;

@@ -1,5 +1,4 @@
 //! Under tight limits a machine works or is refused with a sentence; it neither hangs nor leaves threads behind.
-#![allow(clippy::std_instead_of_alloc, clippy::std_instead_of_core)]
 
 use std::process::Command;
 

@@ -1,5 +1,4 @@
 //! Where pages may be: policies, owners, fences, tiers, and nodes that leave and come back.
-#![allow(clippy::std_instead_of_alloc, clippy::std_instead_of_core)]
 
 use pnode_core::{AllocError, Denied, Features, MemoryClass, NodeId, Order, Reason, Request};
 use pnode_user::fault::FaultError;
