@@ -10,7 +10,7 @@
 #   loom      the models of every atomic protocol
 #   docs      rustdoc, warnings are errors
 #   examples  every example, with its own checks
-#   bench     every bench in smoke mode
+#   bench     every bench in smoke mode, and the instruction counts of the gate against their limits
 #   fuzz      every fuzz target, built and run for a few seconds (FUZZ_SECONDS, default 5)
 #   module    pnode.ko built and booted in a stock kernel, with its self-test
 #
@@ -86,7 +86,12 @@ job_examples() {
   return "${PIPESTATUS[0]}"
 }
 
-job_bench() { cargo bench --quiet -- --test; }
+job_bench() {
+  cargo bench --quiet -- --test || return 1
+  # Instruction counts do not depend on the load: the gate's limits are checked here.
+  need valgrind valgrind || return 0
+  cargo bench --quiet --bench gate
+}
 
 job_fuzz() {
   cargo +nightly --version >/dev/null 2>&1 || { skipped "no nightly compiler, which libFuzzer's flags need"; return 0; }
