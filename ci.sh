@@ -100,7 +100,7 @@ job_fuzz() {
   local target log=target/fuzz.log
   cargo +nightly fuzz build || return 1
   for target in $(cargo +nightly fuzz list); do
-    if cargo +nightly fuzz run "$target" -- -max_total_time="$FUZZ_SECONDS" -rss_limit_mb=4096 >"$log" 2>&1; then
+    if cargo +nightly fuzz run "$target" -- -max_total_time="$FUZZ_SECONDS" -timeout=30 -rss_limit_mb=4096 >"$log" 2>&1; then
       echo "fuzz $target: $(grep -o 'stat::number_of_executed_units: *[0-9]*\|Done [0-9]* runs.*' "$log" | tail -1)"
     else
       echo "fuzz $target failed"
