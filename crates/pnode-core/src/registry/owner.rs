@@ -81,13 +81,18 @@ impl<'m, Z: FrameZone, L: RawLock> Owner<'m, Z, L> {
         if !self.current(slot)?.facts().has(Facts::SERVICED) {
             return Err(ServiceError::NotServiced { node });
         }
-        let frames = self.nodes().used_frames(node, &admin);
-        if frames > 0 {
-            return Err(ServiceError::StillUsed { node, frames });
+        // The zones are shut meanwhile, or a block handed out after they were counted would be left without its service.
+        let zones = || self.nodes().zones_of(node, &admin);
+        zones().for_each(|(_, _, zone)| zone.isolate());
+        let ended = match self.nodes().used_frames(node, &admin) {
+            0 => self.set_facts(slot, |facts| facts.without(Facts::SERVICED)).map_err(ServiceError::from),
+            frames => Err(ServiceError::StillUsed { node, frames }),
+        };
+        if ended.is_ok() {
+            slot.service.withdraw();
         }
-        self.set_facts(slot, |facts| facts.without(Facts::SERVICED))?;
-        slot.service.withdraw();
-        Ok(())
+        zones().filter(|(_, slot, _)| !slot.load().is_closed()).for_each(|(_, _, zone)| zone.reopen());
+        ended.map(|_| ())
     }
 
     /// The registry this node is in.
