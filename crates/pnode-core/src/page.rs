@@ -88,11 +88,6 @@ impl PageOrigin {
             Self::Unmovable => unmovable.1,
         }
     }
-
-    /// Whether the policy of a mapping of such pages may name private nodes.
-    pub const fn may_bind_private(self) -> bool {
-        matches!(self.rule().decider_private, PrivateNodes::Used)
-    }
 }
 
 impl<Z: FrameZone, L: RawLock> Nodes<'_, Z, L> {
@@ -106,7 +101,10 @@ impl<Z: FrameZone, L: RawLock> Nodes<'_, Z, L> {
         let Some(state) = self.state(node).filter(|state| state.has_memory()) else { return false };
         match (state.is_private(), origin) {
             (false, _) | (true, PageOrigin::PrivateAnonymous) => true,
-            (true, PageOrigin::SharedAnonymous) => !self.opened(Features::WRITE_FENCE).contains(node),
+            (true, PageOrigin::SharedAnonymous) => {
+                // A fence stands while the node drains, so this asks what it was registered with, not what is open now.
+                self.features(node).is_some_and(|features| !features.contains(Features::WRITE_FENCE))
+            }
             (true, PageOrigin::PageCache | PageOrigin::Unmovable) => false,
         }
     }

@@ -159,7 +159,7 @@ impl<Z: FrameZone, L: RawLock> Nodes<'_, Z, L> {
     pub fn may_reclaim(&self, node: NodeId, mems: &Mems) -> bool {
         let Some(state) = self.state(node).filter(|state| state.has_memory()) else { return false };
         if state.is_private() {
-            self.opened(Features::RECLAIM).contains(node)
+            self.is_opened(node, Features::RECLAIM)
         } else {
             mems.ordinary().contains(node)
         }

@@ -186,6 +186,9 @@ fn only_anonymous_memory_lives_on_private_nodes() {
     assert_eq!(lives(B), [false; 4], "there is no such node");
     assert_eq!(lives(C), [true, true, false, false]);
     assert_eq!(lives(D), [true, false, false, false]);
+    // A fence is not down because its node drains.
+    world.owner(D).drain().unwrap();
+    assert_eq!(lives(D), [true, false, false, false]);
 }
 
 #[test]

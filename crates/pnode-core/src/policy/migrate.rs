@@ -56,14 +56,13 @@ impl<Z: FrameZone, L: RawLock> Nodes<'_, Z, L> {
     ///
     /// [`MoveDenied`].
     pub fn check_move(&self, from: NodeId, to: NodeId, mems: &Mems) -> Result<(), MoveDenied> {
-        let consenting = self.opened(Features::USER_NUMA);
         let private = self.state(from).is_some_and(|state| state.is_private());
-        if private && !consenting.contains(from) {
+        if private && !self.is_opened(from, Features::USER_NUMA) {
             return Err(MoveDenied::From { node: from });
         }
         let states = self.states();
-        let open = states.ordinary_memory.difference(&states.draining).union(&consenting);
-        if !open.contains(to) {
+        let ordinary = states.ordinary_memory.contains(to) && !states.draining.contains(to);
+        if !ordinary && !self.is_opened(to, Features::USER_NUMA) {
             return Err(MoveDenied::To { node: to });
         }
         if !mems.contains(to) {

@@ -151,15 +151,22 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
 
     /// As [`Nodes::opened`], without nodes that were registered after `stamp`.
     pub(crate) fn opened_since(&self, wanted: Features, stamp: Option<Stamp>) -> NodeMask {
-        let opened = |slot: &Slot<'m>| {
-            let state = slot.load(Ordering::Acquire).state();
-            let there = state.is_private() && state.has_memory() && !state.is_draining();
-            // The word's Acquire load ordered these after the stores in `claim`.
-            let meant = stamp.is_none_or(|stamp| slot.born.load(Ordering::Relaxed) <= stamp.0);
-            there && meant && doors(slot).contains(wanted)
-        };
         let ids = (0..self.nodes.len()).filter_map(NodeId::from_index);
-        ids.zip(self.nodes).filter(|(_, slot)| opened(slot)).map(|(node, _)| node).collect()
+        ids.zip(self.nodes).filter(|(_, slot)| slot.is_open_to(wanted, stamp)).map(|(node, _)| node).collect()
+    }
+
+    /// Whether `node` is one of [`Nodes::opened`].
+    pub(crate) fn is_opened(&self, node: NodeId, wanted: Features) -> bool {
+        self.slot(node).is_some_and(|slot| slot.is_open_to(wanted, None))
+    }
+
+    /// The features that `node` was registered with, whether or not it has memory or drains; none for an ordinary node.
+    /// `None` if nobody registered it.
+    ///
+    /// Who holds a grant on the node is told its features for sure: nobody can give the node up meanwhile.
+    pub fn features(&self, node: NodeId) -> Option<Features> {
+        let slot = self.slot(node)?;
+        slot.load(Ordering::Acquire).state().is_registered().then(|| doors(slot))
     }
 
     /// How often memory came or went, wrapping. Who derives a table from the registry rebuilds it when this changes.

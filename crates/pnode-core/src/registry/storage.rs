@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::const_fn;
 use crate::frame::{FrameZone, MigrateType};
-use crate::node::{Features, Generation, MemoryClass, NodeId, NodeMask, Word};
+use crate::node::{Features, Generation, MemoryClass, NodeId, NodeMask, Stamp, Word};
 use crate::ops::Service;
 use crate::request::Depth;
 use crate::sync::{AtomicU16, AtomicU64, Ordering, Published};
@@ -44,6 +44,16 @@ impl NodeSlot<'_> {
     #[inline]
     pub(super) fn load(&self, order: Ordering) -> Word {
         Word(self.word.load(order))
+    }
+
+    /// Whether this is a private node with memory that does not drain, whose owner opened all of `wanted`, and which was
+    /// registered by `stamp`.
+    pub(super) fn is_open_to(&self, wanted: Features, stamp: Option<Stamp>) -> bool {
+        let state = self.load(Ordering::Acquire).state();
+        let there = state.is_private() && state.has_memory() && !state.is_draining();
+        // The word's Acquire load ordered these after the stores in `claim`.
+        let meant = stamp.is_none_or(|stamp| self.born.load(Ordering::Relaxed) <= stamp.0);
+        there && meant && doors(self).contains(wanted)
     }
 
     /// Changes the word by `change` in one atomic step; `change` refuses with `Err`.
@@ -342,14 +352,22 @@ pub struct BoxedStorage<'m, Z> {
 #[cfg(feature = "alloc")]
 impl<'m, Z: FrameZone> BoxedStorage<'m, Z> {
     /// Slots for `nodes` nodes and `zones` zones.
-    pub fn new(nodes: usize, zones: usize) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::TooManyNodes`] or [`StorageError::Zones`] for numbers that no registry can have.
+    pub fn new(nodes: usize, zones: usize) -> Result<Self, StorageError> {
+        if nodes > NodeId::COUNT {
+            return Err(StorageError::TooManyNodes { slots: nodes });
+        }
+        check_zones(zones)?;
+        Ok(Self {
             nodes: (0..nodes).map(|_| NodeSlot::new()).collect(),
             records: (0..nodes).map(|_| NodeRecord::new()).collect(),
             zones: (0..zones).map(|_| ZoneSlot::new()).collect(),
             scratch: (0..zones).map(|_| END).collect(),
             lists: (0..2 * nodes * zones).map(|_| ListSlot::new()).collect(),
-        }
+        })
     }
 
     /// The slots, borrowed for as long as the registry lives.
@@ -375,6 +393,11 @@ pub enum StorageError {
         /// How many nodes the distance table speaks of.
         distances: usize,
     },
+    /// There are slots for more nodes than ids.
+    TooManyNodes {
+        /// How many nodes there are slots for.
+        slots: usize,
+    },
     /// There are no zone slots, or more than zone numbers.
     Zones {
         /// How many zone slots there are.
@@ -397,6 +420,9 @@ impl fmt::Display for StorageError {
             Self::Nodes { slots, distances } => {
                 write!(f, "slots for {slots} nodes, but the distances speak of {distances}")
             }
+            Self::TooManyNodes { slots } => {
+                write!(f, "slots for {slots} nodes; there can be {} at most", NodeId::COUNT)
+            }
             Self::Zones { slots } => write!(f, "{slots} zone slots; there can be 1 to {}", END - 1),
             Self::Length { field, length, wanted } => {
                 write!(f, "`{field}` has {length} entries and needs {wanted}")
@@ -407,15 +433,17 @@ impl fmt::Display for StorageError {
 
 impl core::error::Error for StorageError {}
 
+fn check_zones(slots: usize) -> Result<(), StorageError> {
+    if slots == 0 || slots >= usize::from(END) { Err(StorageError::Zones { slots }) } else { Ok(()) }
+}
+
 impl<Z> Slots<'_, Z> {
     pub(super) fn check(&self, distances: usize) -> Result<(), StorageError> {
         let (nodes, zones) = (self.nodes.len(), self.zones.len());
         if nodes != distances {
             return Err(StorageError::Nodes { slots: nodes, distances });
         }
-        if zones == 0 || zones >= usize::from(END) {
-            return Err(StorageError::Zones { slots: zones });
-        }
+        check_zones(zones)?;
         for (field, length, wanted) in [
             ("records", self.records.len(), nodes),
             ("scratch", self.scratch.len(), zones),
@@ -429,7 +457,7 @@ impl<Z> Slots<'_, Z> {
     }
 }
 
-/// The nodes and generation of a registration, by which a handle proves that it is not stale.
+/// The node and generation of a registration, by which a handle proves that it is not stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Registration {
     pub(crate) node: NodeId,
@@ -478,6 +506,6 @@ impl NodeStates {
 
 /// The doors of a slot whose word was loaded before with Acquire.
 pub(super) fn doors(slot: &NodeSlot<'_>) -> Features {
-    // The word's Acquire load ordered this after the store in `register`.
+    // The word's Acquire load ordered this after the store in `claim`.
     Features::from_bits(slot.features.load(Ordering::Relaxed)).unwrap_or(Features::NONE)
 }

@@ -5,9 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pnode_core::registry::{ListSlot, NodeRecord, NodeSlot, Slots, ZoneSlot};
 use pnode_core::{
-    AllocError, DistanceError, Distances, Features, FrameRange, MemoryClass, NodeId, NodeIdTooLarge,
-    NodeMask, NodeOps, Nodes, Owner, Pfn, Private, Reason, RegisterError, Request, Service, Storage,
-    StorageError, UnregisterError, WordZone,
+    AllocError, DistanceError, Distances, Features, FrameError, FrameRange, FrameSource, FrameZone,
+    FreeError, MemoryClass, MigrateType, NodeId, NodeIdTooLarge, NodeMask, NodeOps, Nodes, Order, Owner, Pfn,
+    Private, Reason, RegisterError, Request, Service, ServiceError, Storage, StorageError, UnregisterError,
+    WordZone,
 };
 
 use super::step::id;
@@ -105,7 +106,7 @@ fn requests_are_served_from_where_the_table_says() {
     // Each request is made until it fails: the order of the nodes that serve it, and the error that ends it.
     let ordinary = |request: Request<'_>| served(|| nodes.alloc(request), |frame| nodes.free(frame).unwrap());
     let granted = |request: Request<'_>| served(|| grant.alloc(request), |frame| nodes.free(frame).unwrap());
-    let out = AllocError::NoMemory { order: pnode_core::Order::ZERO };
+    let out = AllocError::NoMemory { order: Order::ZERO };
     let page = Request::page();
     assert_eq!(ordinary(page.prefer(c)), (vec![b, a], out));
     assert_eq!(ordinary(page.prefer(c).nodemask(&NodeMask::ALL)), (vec![b, a], out));
@@ -214,4 +215,100 @@ fn a_callback_holds_its_node_even_if_it_unwinds() {
     }));
     assert!(unwound.is_err());
     assert_eq!(nodes.state(id(0)).map(|state| state.references()), Some(0));
+}
+
+/// A zone of which another CPU takes a frame each time after its used frames were counted, if it hands out any.
+struct Contended(WordZone);
+
+impl FrameSource for Contended {
+    fn alloc(&self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        self.0.alloc(order, migrate)
+    }
+    fn free(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        self.0.free(pfn, order)
+    }
+}
+
+impl FrameZone for Contended {
+    fn span(&self) -> FrameRange {
+        self.0.span()
+    }
+    fn free_frames(&self) -> u64 {
+        self.0.free_frames()
+    }
+    fn managed_frames(&self) -> u64 {
+        self.0.managed_frames()
+    }
+    fn isolate(&self) {
+        self.0.isolate();
+    }
+    fn reopen(&self) {
+        self.0.reopen();
+    }
+    fn used_frames(&self) -> u64 {
+        let used = self.0.used_frames();
+        let _ = self.0.alloc(Order::ZERO, MigrateType::Movable);
+        used
+    }
+}
+
+#[test]
+fn no_frame_outlives_its_service() {
+    struct Silent;
+    impl NodeOps for Silent {}
+    let service = Service::new(&Silent);
+    let zones = [0, 64].map(|start| Contended(zone(start, 2)));
+    let mut storage = Storage::<Contended, 1, 2>::new();
+    let nodes = Nodes::new(storage.slots(), Distances::uniform(1).unwrap()).unwrap();
+    let owner = nodes.register(id(0), Private::class(MemoryClass::FAR), Features::NONE).unwrap();
+    zones.iter().for_each(|zone| owner.online(zone).unwrap());
+    owner.serve(&service).unwrap();
+    owner.close(zones[1].span()).unwrap();
+    let used = || zones.iter().map(|zone| zone.0.used_frames()).sum::<u64>();
+
+    let block = owner.grant().unwrap().alloc(Request::page()).unwrap();
+    assert_eq!(owner.end_service(), Err(ServiceError::StillUsed { node: id(0), frames: 1 }));
+    assert!(owner.state().unwrap().is_serviced());
+    nodes.free(block).unwrap();
+    owner.end_service().unwrap();
+    assert!(!owner.state().unwrap().is_serviced());
+    assert_eq!(used(), 0, "nothing was handed out between the count and the end");
+
+    // What was open is open again, and what was closed is closed.
+    let grant = owner.grant().unwrap();
+    let blocks = [(); 2].map(|()| grant.alloc(Request::page()).unwrap());
+    assert!(blocks.iter().all(|block| zones[0].span().contains(block.pfn())));
+    assert!(grant.alloc(Request::page()).is_err());
+}
+
+#[test]
+fn features_are_those_of_the_registration() {
+    let memory = zone(0, 1);
+    let mut storage = Storage::<WordZone, 2, 1>::new();
+    let nodes = Nodes::<WordZone>::new(storage.slots(), Distances::uniform(2).unwrap()).unwrap();
+    assert_eq!((nodes.features(id(0)), nodes.features(id(2))), (None, None));
+    nodes.ordinary(id(0), MemoryClass::DRAM).unwrap();
+    assert_eq!(nodes.features(id(0)), Some(Features::NONE));
+    let owner = nodes.register(id(1), Private::class(MemoryClass::FAR), Features::WRITE_FENCE).unwrap();
+    let claimed = || assert_eq!(nodes.features(id(1)), Some(Features::WRITE_FENCE));
+    claimed();
+    owner.online(&memory).unwrap();
+    claimed();
+    owner.drain().unwrap();
+    claimed();
+    owner.offline(memory.span()).unwrap();
+    owner.unregister().unwrap();
+    assert_eq!(nodes.features(id(1)), None);
+}
+
+#[cfg(feature = "alloc")]
+#[test]
+fn boxed_storage_is_refused_before_it_is_allocated() {
+    use pnode_core::BoxedStorage;
+    let boxed = |nodes, zones| BoxedStorage::<WordZone>::new(nodes, zones).map(|_| ());
+    assert_eq!(boxed(2, 3), Ok(()));
+    assert_eq!(boxed(1025, 1), Err(StorageError::TooManyNodes { slots: 1025 }));
+    assert_eq!(boxed(usize::MAX, 1), Err(StorageError::TooManyNodes { slots: usize::MAX }));
+    assert_eq!(boxed(1, 0), Err(StorageError::Zones { slots: 0 }));
+    assert_eq!(boxed(1, usize::MAX), Err(StorageError::Zones { slots: usize::MAX }));
 }

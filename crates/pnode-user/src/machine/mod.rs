@@ -292,7 +292,7 @@ impl Shared {
             Some(table) => Distances::from_table(count, keep(&arena, table)),
         }
         .map_err(BuildError::Distances)?;
-        let storage = keep(&arena, BoxedStorage::new(count, count));
+        let storage = keep(&arena, BoxedStorage::new(count, count).map_err(BuildError::Storage)?);
         let nodes = Nodes::new(storage.slots(), distances).map_err(BuildError::Storage)?;
         let nodes: &'static Registry = keep(&arena, nodes);
         let mut sites = Vec::new();
