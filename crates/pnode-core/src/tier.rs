@@ -158,13 +158,12 @@ impl<'s> Tiers<'s> {
                 .filter(|tier| receivers.contains(node) && own.is_some_and(|own| own < *tier))?;
             // Ties by number, seen from the node itself, as in zonelists.
             let ring = (node.index() + count - from.index() % count) % count;
-            Some((below, distances.between(from, node).unwrap_or(REMOTE), ring))
+            Some((below, distances.between(from, node).unwrap_or(REMOTE), ring, node))
         };
-        let next = move |after: Option<(Tier, u8, usize)>| {
-            let nodes = receivers.iter().filter_map(|node| Some((rank(node)?, node)));
-            nodes.filter(|(rank, _)| after.is_none_or(|after| *rank > after)).min()
+        let next = move |after: Option<(Tier, u8, usize, NodeId)>| {
+            receivers.iter().filter_map(rank).filter(|rank| after.is_none_or(|after| *rank > after)).min()
         };
-        core::iter::successors(next(None), move |(rank, _)| next(Some(*rank))).map(|(_, node)| node)
+        core::iter::successors(next(None), move |rank| next(Some(*rank))).map(|(.., node)| node)
     }
 
     /// Where a hot page of `page` goes that a CPU of `cpu` uses: the ordinary node within `allowed` that is nearest to the

@@ -121,6 +121,8 @@ fn in_a_tier_the_nearest_comes_first() {
     let mut tiers = Tiers::new(&mut slots);
     tiers.refresh(nodes).unwrap();
     assert_eq!(targets(&tiers, 0, &NodeMask::ALL, nodes.distances()), [2, 3, 1]);
+    // A table that speaks of fewer nodes makes the others equal, and loses none.
+    assert_eq!(targets(&tiers, 0, &NodeMask::ALL, &Distances::uniform(1).unwrap()), [1, 2, 3]);
 }
 
 #[test]
