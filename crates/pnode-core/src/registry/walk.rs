@@ -230,26 +230,23 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     ///
     /// [`AdoptError::NoZone`] if no zone has the frame.
     pub fn adopt(&self, pfn: Pfn, order: Order) -> Result<Frame, AdoptError> {
-        self.zones
-            .iter()
-            .enumerate()
-            .find_map(|(zone, slot)| {
-                let node = slot.load().taken()?;
-                slot.source.get()?.span().contains(pfn).then_some(Frame {
-                    pfn,
-                    order,
-                    node,
-                    zone: zone as u16,
-                    contents: Contents::Any,
-                })
-            })
-            .ok_or(AdoptError::NoZone { pfn })
+        let (zone, node) = self.zone_of(pfn).ok_or(AdoptError::NoZone { pfn })?;
+        Ok(Frame { pfn, order, node, zone, contents: Contents::Any })
     }
 
     /// The node that `pfn` is on, or `None` if no zone has it.
     pub fn node_of(&self, pfn: Pfn) -> Option<NodeId> {
-        self.zones.iter().find_map(|slot| {
-            slot.load().taken().filter(|_| slot.source.get().is_some_and(|z| z.span().contains(pfn)))
+        self.zone_of(pfn).map(|(_, node)| node)
+    }
+
+    /// The zone whose span holds `pfn`, and its node.
+    fn zone_of(&self, pfn: Pfn) -> Option<(u16, NodeId)> {
+        self.zones.iter().zip(0..).find_map(|(slot, zone)| {
+            let word = slot.load();
+            let node = word.taken()?;
+            let holds = slot.source.get()?.span().contains(pfn);
+            // The source may be that of the slot's next use: then the Acquire in `get` shows the word of that use here.
+            (holds && slot.load().same_use(word)).then_some((zone, node))
         })
     }
 
