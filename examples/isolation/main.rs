@@ -205,7 +205,7 @@ fn main() -> ExitCode {
             },
             "--open-a-door" => match number().and_then(|number| DOORS.get(number.wrapping_sub(1))) {
                 Some((door, _)) => doors = vec![*door],
-                None => return refuse("--open-a-door takes a number from 1 to 7"),
+                None => return refuse(&format!("--open-a-door takes a number from 1 to {}", DOORS.len())),
             },
             "--every-door" => doors = DOORS.iter().map(|(door, _)| *door).collect(),
             "--help" | "-h" => {

@@ -154,14 +154,18 @@ pub enum Denied {
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown { node } => write!(f, "{node:?} is not registered"),
+            Self::Unknown { node } => write!(f, "{node:?} is not registered; ask again when its driver came"),
             Self::NotPrivate { node } => write!(f, "{node:?} is ordinary; allocate from it without a grant"),
             Self::NotOpened { node, reason, door } => {
                 write!(f, "{node:?} is closed to {reason}: its owner did not open {door}")
             }
-            Self::OwnerOnly { node } => write!(f, "only the owner of {node:?} has this grant"),
-            Self::Draining { node } => write!(f, "{node:?} is draining"),
-            Self::Stale { node } => write!(f, "{node:?} was unregistered since"),
+            Self::OwnerOnly { node } => {
+                write!(f, "only the owner of {node:?} has this grant; ask with the reason of your service")
+            }
+            Self::Draining { node } => {
+                write!(f, "{node:?} is draining; nothing new lands there, use another node")
+            }
+            Self::Stale { node } => write!(f, "{node:?} was unregistered since; look its id up again"),
             Self::TooManyReferences { node } => {
                 write!(f, "{node:?} has too many references; drop some grants")
             }

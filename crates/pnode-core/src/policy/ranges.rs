@@ -27,7 +27,7 @@ impl<P: Copy> RangeEntry<P> {
 ///
 /// Pages are numbered as the host likes: by virtual page number for an address space, by offset for an object. `P` is a
 /// [`Policy`](super::Policy), a reference to one or the host's own handle. Setting costs time linear in the number of
-/// entries, looking up logarithmic. Neighbours with equal values are one entry.
+/// entries, looking up logarithmic. Neighbours that are set to equal values are one entry.
 ///
 /// ```
 /// use pnode_core::policy::Ranges;
@@ -43,7 +43,8 @@ impl<P: Copy> RangeEntry<P> {
 /// # Invariants
 ///
 /// - **E1** the first `len` slots are taken, in rising order, and do not overlap; no entry is empty.
-/// - **E2** entries that touch have different values.
+/// - **E2** entries that touch had different values when the later one was set; [`Ranges::values_mut`] may make them
+///   equal since.
 #[derive(Debug)]
 pub struct Ranges<'s, P> {
     slots: &'s mut [Option<RangeEntry<P>>],

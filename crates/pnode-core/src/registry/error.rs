@@ -186,7 +186,7 @@ impl fmt::Display for ServiceError {
             Self::Stale(stale) => stale.fmt(f),
             Self::Busy { node } => write!(f, "{node:?} has a service already"),
             Self::NoMemory { node } => write!(f, "{node:?} has no memory yet; online some first"),
-            Self::Draining { node } => write!(f, "{node:?} is draining"),
+            Self::Draining { node } => write!(f, "{node:?} is draining; resume it first"),
             Self::NotServiced { node } => write!(f, "{node:?} has no service"),
             Self::StillUsed { node, frames } => {
                 write!(f, "{frames} frames of {node:?} are in use; drain the node and evict them first")
