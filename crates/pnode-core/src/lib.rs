@@ -117,7 +117,7 @@ pub use distance::{DistanceError, Distances};
 pub use frame::{FrameError, FrameSource, FrameZone, FreeError, MigrateType};
 pub use grant::{Denied, Grant, Reason, Right};
 pub use node::{
-    FeatureError, Features, Life, MemoryClass, NodeId, NodeIdTooLarge, NodeMask, NodeState, Stamp,
+    Cpus, FeatureError, Features, Life, MemoryClass, NodeId, NodeIdTooLarge, NodeMask, NodeState, Stamp,
 };
 pub use ops::{NodeOps, Service};
 pub use page::PageOrigin;

@@ -12,5 +12,5 @@ pub use features::{FeatureError, Features};
 pub use id::{NodeId, NodeIdTooLarge};
 pub use mask::NodeMask;
 pub use stamp::Stamp;
+pub use state::{Cpus, Life, NodeState};
 pub(crate) use state::{Facts, Generation, Word};
-pub use state::{Life, NodeState};

@@ -26,6 +26,15 @@ pub enum Life {
     Offline,
 }
 
+/// Whether CPUs sit beside a node's memory. They come and go on their own; private nodes have none as a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpus {
+    /// None: a memory-only node.
+    Absent,
+    /// At least one.
+    Present,
+}
+
 /// The facts about a node, read in one atomic step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeState {
@@ -57,6 +66,11 @@ impl NodeState {
     /// Whether the node is being torn down: nothing new lands, no new references are handed out.
     pub const fn is_draining(self) -> bool {
         self.facts.has(Facts::DRAINING)
+    }
+
+    /// Whether CPUs sit beside the node's memory.
+    pub const fn has_cpus(self) -> bool {
+        self.facts.has(Facts::CPUS)
     }
 
     /// How many grants and running callbacks hold the node.
@@ -98,6 +112,7 @@ impl Facts {
     pub(crate) const MEMORY: Self = Self(1 << 2);
     pub(crate) const SERVICED: Self = Self(1 << 3);
     pub(crate) const DRAINING: Self = Self(1 << 4);
+    pub(crate) const CPUS: Self = Self(1 << 5);
 
     pub(crate) const fn has(self, facts: Self) -> bool {
         self.0 & facts.0 == facts.0

@@ -6,7 +6,7 @@ use super::storage::{Owned, ZoneSlot};
 use super::{Admin, NodeSlot, Nodes, OfflineError, OnlineError, Registration, Stale, UnregisterError};
 use crate::addr::FrameRange;
 use crate::frame::FrameZone;
-use crate::node::{Facts, NodeId, NodeState, Word};
+use crate::node::{Cpus, Facts, NodeId, NodeState, Word};
 use crate::sync::{Guard, Ordering, RawLock, SpinLock};
 use crate::watermark::Watermarks;
 
@@ -44,6 +44,20 @@ impl<'m, Z: FrameZone, L: RawLock> NodeHandle<'m, Z, L> {
     /// [`Stale`] if it was given up.
     pub fn state(&self) -> Result<NodeState, Stale> {
         Ok(self.current(self.slot()?)?.state())
+    }
+
+    /// Says whether CPUs sit beside the node's memory: the host calls this as they come and go.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`] if the node was given up.
+    pub fn set_cpus(&self, cpus: Cpus) -> Result<(), Stale> {
+        let _admin = self.nodes.admin.lock();
+        self.set_facts(self.slot()?, |facts| match cpus {
+            Cpus::Absent => facts.without(Facts::CPUS),
+            Cpus::Present => facts.with(Facts::CPUS),
+        })?;
+        Ok(())
     }
 
     /// Brings the memory of `zone` online, with nothing kept back. Its frames can be handed out when this returns.

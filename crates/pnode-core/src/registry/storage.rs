@@ -467,6 +467,8 @@ pub(crate) struct Registration {
 /// Facts about all nodes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct NodeStates {
+    /// With a slot in the registry.
+    pub possible: NodeMask,
     /// Claimed by somebody.
     pub registered: NodeMask,
     /// Claimed as private.
@@ -479,6 +481,8 @@ pub struct NodeStates {
     pub serviced: NodeMask,
     /// Being torn down.
     pub draining: NodeMask,
+    /// With CPUs beside their memory.
+    pub cpus: NodeMask,
 }
 
 impl NodeStates {
@@ -488,12 +492,14 @@ impl NodeStates {
             let state = slot.load(Ordering::Acquire).state();
             let Some(node) = NodeId::from_index(index) else { break };
             for (mask, holds) in [
+                (&mut states.possible, true),
                 (&mut states.registered, state.is_registered()),
                 (&mut states.private, state.is_private()),
                 (&mut states.memory, state.has_memory()),
                 (&mut states.ordinary_memory, state.has_memory() && !state.is_private()),
                 (&mut states.serviced, state.is_serviced()),
                 (&mut states.draining, state.is_draining()),
+                (&mut states.cpus, state.has_cpus()),
             ] {
                 if holds {
                     mask.insert(node);

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pnode_core::registry::{ListSlot, NodeRecord, NodeSlot, Slots, ZoneSlot};
 use pnode_core::{
-    AllocError, DistanceError, Distances, Features, FrameError, FrameRange, FrameSource, FrameZone,
+    AllocError, Cpus, DistanceError, Distances, Features, FrameError, FrameRange, FrameSource, FrameZone,
     FreeError, MemoryClass, MigrateType, NodeId, NodeIdTooLarge, NodeMask, NodeOps, Nodes, Order, Owner, Pfn,
     Private, Reason, RegisterError, Request, Service, ServiceError, Storage, StorageError, UnregisterError,
     WordZone,
@@ -311,4 +311,27 @@ fn boxed_storage_is_refused_before_it_is_allocated() {
     assert_eq!(boxed(usize::MAX, 1), Err(StorageError::TooManyNodes { slots: usize::MAX }));
     assert_eq!(boxed(1, 0), Err(StorageError::Zones { slots: 0 }));
     assert_eq!(boxed(1, usize::MAX), Err(StorageError::Zones { slots: usize::MAX }));
+
+#[test]
+fn cpus_are_a_fact_of_their_own() {
+    let mut storage = Storage::<WordZone, 3, 1>::new();
+    let nodes = Nodes::new(storage.slots(), Distances::uniform(3).unwrap()).unwrap();
+    let states = |cpus: NodeMask| {
+        let now = nodes.states();
+        assert_eq!((now.possible, now.cpus), ((0..3).map(id).collect(), cpus));
+        assert_eq!((now.memory, now.ordinary_memory), (NodeMask::EMPTY, NodeMask::EMPTY));
+    };
+    states(NodeMask::EMPTY);
+    let dram = nodes.ordinary(id(1), MemoryClass::DRAM).unwrap();
+    let device = nodes.register(id(2), Private::class(MemoryClass::FAR), Features::NONE).unwrap();
+    dram.set_cpus(Cpus::Present).unwrap();
+    states(NodeMask::of(id(1)));
+    device.set_cpus(Cpus::Present).unwrap();
+    dram.set_cpus(Cpus::Absent).unwrap();
+    states(NodeMask::of(id(2)));
+    assert!(device.state().unwrap().has_cpus() && device.state().unwrap().is_private());
+    // The fact is one of this life: the next owner of the id starts without it.
+    device.unregister().unwrap();
+    assert_eq!(device.set_cpus(Cpus::Present).unwrap_err().node, id(2));
+    states(NodeMask::EMPTY);
 }
