@@ -311,6 +311,7 @@ fn boxed_storage_is_refused_before_it_is_allocated() {
     assert_eq!(boxed(usize::MAX, 1), Err(StorageError::TooManyNodes { slots: usize::MAX }));
     assert_eq!(boxed(1, 0), Err(StorageError::Zones { slots: 0 }));
     assert_eq!(boxed(1, usize::MAX), Err(StorageError::Zones { slots: usize::MAX }));
+}
 
 #[test]
 fn cpus_are_a_fact_of_their_own() {
