@@ -1,6 +1,16 @@
 //! Private memory nodes: memory that is closed by default.
 //!
-//! This crate re-exports the workspace and holds no logic; see the modules.
+//! This crate re-exports the workspace and holds no logic.
+//!
+//! | module | what it is | stands on |
+//! | --- | --- | --- |
+//! | [`core`] | who may have memory from where: nodes, grants, zonelists, policy | nothing but Rust's `core` |
+//! | [`buddy`] | which frame: a concurrent allocator on metadata of the caller | `core` |
+//! | [`compress`] | fewer frames: codecs, a packed store, compressed RAM | `core` |
+//! | `user` | all of it on real page faults in a process; feature `user`, on by default, std and Linux | the three above |
+//! | `kernel` | all of it in a kernel module: its Rust half; feature `kernel` | the three above |
+//!
+//! Start at [`core`], whose first page explains the gate, or with the driver in the README.
 #![no_std]
 
 pub use pnode_buddy as buddy;
