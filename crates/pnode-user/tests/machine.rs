@@ -301,3 +301,24 @@ fn descriptions_that_make_no_machine_are_refused() {
     let empty = Machine::builder().node(NodeSpec::compressed(8, 0)).build();
     assert!(matches!(empty, Err(BuildError::Compressed { .. })));
 }
+
+#[test]
+fn a_write_to_a_stored_page_without_memory_is_an_error_and_the_page_stays() {
+    let builder = || Machine::builder().node(NodeSpec::ordinary(8)).node(NodeSpec::compressed(32, 64));
+    on_both(builder, |machine| {
+        let [dram, compressed] = [0, 1].map(|number| machine.node(number).unwrap());
+        let memory = machine.map(2, dram).unwrap();
+        memory.write(0, &bytes_of(1, 4)).unwrap();
+        assert_eq!(memory.demote(0..1, compressed).unwrap().pages, 1);
+        // A read maps the page, so that the write traps at a page that is there.
+        assert_eq!(read_page(&memory, 0), bytes_of(1, 4));
+        let taken: Vec<_> = (0..8).map(|_| machine.alloc(Request::page()).unwrap()).collect();
+        let no_memory = FaultError::NoFrame(AllocError::NoMemory { order: Order::ZERO });
+        assert_eq!(memory.write(0, &[1]), Err(no_memory));
+        assert!(memory.place(0).is_compressed_on(compressed));
+        assert_eq!(read_page(&memory, 0), bytes_of(1, 4));
+        taken.into_iter().for_each(|frame| machine.free(frame).unwrap());
+        memory.write(0, &bytes_of(1, 5)).unwrap();
+        assert_eq!(read_page(&memory, 0), bytes_of(1, 5));
+    });
+}

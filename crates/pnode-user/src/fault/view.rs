@@ -210,14 +210,20 @@ impl View {
         self.make_absent(&mut self.lock(), page, count)
     }
 
-    /// Makes the next touch of `page` a signal to the thread that touches it, not an event.
+    /// Makes what is an event at `page` (a touch, or a write to a page that is fenced) a signal to the thread that does
+    /// it.
     pub(super) fn shut(&self, page: usize) {
         let mut hardware = self.lock();
-        if hardware.slots.get(page) == Some(&Slot::Absent(Trap::Event)) {
-            let offset = page * self.page.bytes();
-            if self.reservation.protect(offset, self.page.bytes(), Rights::None).is_ok() {
-                self.set(&mut hardware, page, 1, |_| Slot::Absent(Trap::Signal));
+        let (rights, shut) = match hardware.slots.get(page) {
+            Some(Slot::Absent(Trap::Event)) => (Rights::None, Slot::Absent(Trap::Signal)),
+            Some(&Slot::Mapped { file, frame, protection, trap: Trap::Event }) => {
+                (Rights::Read, Slot::Mapped { file, frame, protection, trap: Trap::Signal })
             }
+            _ => return,
+        };
+        let bytes = self.page.bytes();
+        if self.reservation.protect(page * bytes, bytes, rights).is_ok() {
+            self.set(&mut hardware, page, 1, |_| shut);
         }
     }
 
