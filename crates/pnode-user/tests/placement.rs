@@ -158,10 +158,34 @@ fn a_node_with_strange_frames_or_grants_stays_until_they_are_given_back() {
     assert!(matches!(machine.unplug(private), Err(UnplugError::Unregister(_))), "the grant holds the node");
     drop(grant);
     assert_eq!(machine.unplug(private).unwrap().pages, 0);
+    assert!(matches!(machine.unplug(private), Err(UnplugError::Stale(_))), "it is unplugged already");
     for _ in 0..3 {
         machine.plug(private).unwrap();
         assert!(machine.compressed(private).is_some());
         machine.unplug(private).unwrap();
+    }
+    machine.audit().unwrap();
+}
+
+#[test]
+fn of_two_who_unplug_or_plug_at_once_one_does_it() {
+    let (machine, ..) = machine(NodeSpec::compressed(64, 128));
+    let [dram, private] = [0, 1].map(|number| machine.node(number).unwrap());
+    let memory = machine.map(32, dram).unwrap();
+    fill(&memory, 32);
+    for round in 0..20 {
+        memory.demote(0..32, private).unwrap();
+        let both = |call: &(dyn Fn() -> bool + Sync)| {
+            std::thread::scope(|scope| {
+                let other = scope.spawn(call);
+                usize::from(call()) + usize::from(other.join().unwrap())
+            })
+        };
+        assert_eq!(both(&|| machine.unplug(private).is_ok()), 1, "round {round}");
+        assert!(!machine.state(private).unwrap().is_registered());
+        assert_eq!(both(&|| machine.plug(private).is_ok()), 1, "round {round}");
+        assert_eq!(machine.compressed(private).map(|used| used.stats.pages), Some(0));
+        check(&memory, 32);
     }
     machine.audit().unwrap();
 }

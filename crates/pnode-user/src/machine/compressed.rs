@@ -14,7 +14,7 @@ use pnode_compress::cram::{self, Cram, Curve, Pressure, Resident};
 use pnode_compress::memory::Mapped;
 use pnode_compress::store::{BlockSize, Config, ConfigError, Shard, Stats, Store, Worker};
 use pnode_core::sync::{AtomicU64, SpinLock};
-use pnode_core::{AllocError, Denied, Frame, FrameRange, Grant, NodeId, Pfn, Request};
+use pnode_core::{AllocError, Denied, Frame, FrameRange, FrameSource, Grant, NodeId, Pfn, Request};
 
 use super::reclaim::DemoteError;
 use super::region::Region;
@@ -53,6 +53,26 @@ struct Window {
     frames: VecDeque<Shown>,
 }
 
+impl Window {
+    /// A window of `count` frames that `grant` gives, which keeps none of them on an error.
+    fn new(grant: Grant<'static, Zone>, count: u64) -> Result<Self, CompressedError> {
+        let mut frames = VecDeque::new();
+        for _ in 0..count {
+            match grant.alloc(Request::page()) {
+                Ok(frame) => frames.push_back(Shown { frame, page: None }),
+                Err(error) => {
+                    for Shown { frame, .. } in frames {
+                        let returned = FrameSource::free(&grant, frame.pfn(), frame.order());
+                        debug_assert_eq!(returned, Ok(()), "the grant gave the frame");
+                    }
+                    return Err(CompressedError::Window(error));
+                }
+            }
+        }
+        Ok(Self { grant: Some(grant), frames })
+    }
+}
+
 struct Shown {
     frame: Frame,
     /// The page that is mapped there.
@@ -81,15 +101,10 @@ impl Compressed {
         let page = site.backing.page();
         let advertised = u32::try_from(advertised).ok().filter(|pages| *pages > 0);
         let advertised = advertised.ok_or(CompressedError::Advertised)?;
-        let grant = site.owner_grant().map_err(CompressedError::Grant)?;
-        let mut frames = VecDeque::new();
-        for _ in 0..(site.frames.frames() / 16).clamp(1, 64) {
-            let frame = grant.alloc(Request::page()).map_err(CompressedError::Window)?;
-            frames.push_back(Shown { frame, page: None });
-        }
+        let window = (site.frames.frames() / 16).clamp(1, 64);
         // Blocks hold at least two raw pages.
         let block = if page.bytes() > 8192 { BlockSize::KIB128 } else { BlockSize::KIB16 };
-        let room = (site.frames.frames() - frames.len() as u64) * page.bytes() as u64;
+        let room = (site.frames.frames() - window) * page.bytes() as u64;
         let blocks = (room / block.bytes() as u64).max(SHARDS as u64);
         let blocks = u32::try_from(blocks).map_err(|_| CompressedError::Advertised)?;
         let config = Config::new(advertised, blocks).page(page).block(block);
@@ -102,13 +117,14 @@ impl Compressed {
             Store::new(config, memory, store_words, keep(arena, shards)).map_err(CompressedError::Store)?;
         let cram = Cram::new(advertised, Curve::DEFAULT, keep(arena, words(Cram::words(advertised))))
             .map_err(|_| CompressedError::Advertised)?;
+        let window = Window::new(site.owner_grant().map_err(CompressedError::Grant)?, window)?;
         Ok(Self {
             node: site.node,
             frames: site.frames,
             backing: Arc::clone(&site.backing),
             advertised,
             service: RwLock::new(Some(Service { cram, store })),
-            window: Mutex::new(Window { grant: Some(grant), frames }),
+            window: Mutex::new(window),
         })
     }
 
@@ -363,3 +379,29 @@ impl fmt::Display for CompressedError {
 }
 
 impl core::error::Error for CompressedError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Machine, NodeSpec};
+    use pnode_core::{MemoryClass, Order};
+
+    #[test]
+    fn a_service_that_finds_too_few_frames_keeps_none() {
+        // The window of a node of 48 frames has 3.
+        let machine =
+            Machine::builder().node(NodeSpec::private(MemoryClass::COMPRESSED, 48)).build().unwrap();
+        let node = machine.node(0).unwrap();
+        let grant = machine.owner_grant(node).unwrap();
+        let taken: Vec<_> = (0..46).map(|_| grant.alloc(Request::page()).unwrap()).collect();
+        let shared = &machine.shared;
+        let refused = Compressed::new(shared.site(node).unwrap(), &shared.arena, 96).err();
+        assert_eq!(refused, Some(CompressedError::Window(AllocError::NoMemory { order: Order::ZERO })));
+        assert_eq!(machine.free_frames(node), 2);
+        taken.into_iter().for_each(|frame| machine.free(frame).unwrap());
+        machine.audit().unwrap();
+        drop(grant);
+        // Nor does it keep a grant.
+        machine.unplug(node).unwrap();
+    }
+}

@@ -18,7 +18,7 @@ use crate::sys::SysError;
 ///
 /// # Lock order
 ///
-/// One page, then the window of a compressed node, then a view. Nobody waits for a page while holding another one.
+/// The life of a node, then one page, then the window of a compressed node, then a view. Nobody waits for a page while holding another one.
 pub(super) struct Region {
     pub(super) me: Weak<Region>,
     pub(super) shared: Arc<Shared>,

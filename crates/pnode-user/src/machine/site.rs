@@ -1,14 +1,14 @@
 //! The memory of one node: where its bytes are, who hands out its frames, and its registration.
 
 use core::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pnode_core::sync::{AtomicU32, Ordering};
 use pnode_core::{
-    Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, Owner, PageSize, Private, Reason,
-    Stale, UnregisterError,
+    Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, OfflineError, Owner, PageSize,
+    Private, Reason, Stale, UnregisterError,
 };
 
 use super::compressed::Compressed;
@@ -32,6 +32,7 @@ pub(super) struct Site {
     pub(super) backing: Arc<Backing>,
     /// How often the node was plugged and unplugged: odd while it is there.
     life: AtomicU32,
+    changing: Mutex<()>,
 }
 
 enum Holder {
@@ -91,6 +92,7 @@ impl Site {
             zone,
             backing: Arc::new(backing),
             life: AtomicU32::new(0),
+            changing: Mutex::new(()),
         };
         site.start(arena)?;
         Ok(site)
@@ -109,12 +111,34 @@ impl Site {
         Ok(())
     }
 
+    /// Lets no other thread plug or unplug the node meanwhile. Before every other lock of the machine.
+    pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Claims the node again after it was unplugged. What it needs is kept in the arena anew each time.
     pub(super) fn plug(&self, nodes: &'static Registry, arena: &Arena) -> Result<(), BuildError> {
+        let _changing = self.changing();
         let mut holder = self.holder.write().unwrap_or_else(PoisonError::into_inner);
         *holder = Holder::claim(nodes, self.node, self.class, self.kind)?;
         drop(holder);
-        self.start(arena)
+        self.start(arena).inspect_err(|_| self.withdraw())
+    }
+
+    /// Gives up a node that was claimed and did not start.
+    fn withdraw(&self) {
+        let gone = self.with_handle(|handle| {
+            handle.drain()?;
+            handle.offline(self.frames)
+        });
+        if matches!(gone, Err(OfflineError::StillUsed { .. })) {
+            // Somebody was quick and has frames of it. So the node counts as plugged in: drained, and without service,
+            // until an unplug takes it away.
+            self.life.fetch_add(1, Ordering::Release);
+            return;
+        }
+        // Whoever was quick and holds a grant can take nothing by it; an unplug tries again.
+        let _ = self.give_up();
     }
 
     pub(super) fn with_handle<R>(&self, work: impl FnOnce(&NodeHandle<'static, Zone>) -> R) -> R {
@@ -268,3 +292,30 @@ impl fmt::Display for AuditError {
 }
 
 impl core::error::Error for AuditError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_whose_service_fails_stays_unplugged() {
+        let mut machine = Machine::builder().node(NodeSpec::compressed(32, 64)).build().unwrap();
+        let node = machine.node(0).unwrap();
+        machine.unplug(node).unwrap();
+        let promise = |machine: &mut Machine, pages| {
+            let site = &mut Arc::get_mut(&mut machine.shared).unwrap().sites[0];
+            site.kind = Kind::Compressed { features: site.features, advertised: pages };
+        };
+        promise(&mut machine, 0);
+        for _ in 0..2 {
+            assert!(matches!(machine.plug(node), Err(BuildError::Compressed { .. })));
+            assert!(!machine.state(node).unwrap().is_registered());
+            assert_eq!((machine.free_frames(node), machine.compressed(node)), (0, None));
+        }
+        promise(&mut machine, 64);
+        machine.plug(node).unwrap();
+        assert!(machine.compressed(node).is_some());
+        machine.audit().unwrap();
+        machine.unplug(node).unwrap();
+    }
+}

@@ -73,13 +73,17 @@ impl Machine {
     pub fn unplug(&self, node: NodeId) -> Result<Unplugged, UnplugError> {
         let shared = &*self.shared;
         let site = shared.site(node).ok_or(UnplugError::Unknown { node })?;
+        let _changing = site.changing();
         let mut moved = 0;
         if !site.is_unplugged() {
             site.drain().map_err(UnplugError::Stale)?;
             moved = shared.empty(site).inspect_err(|_| site.resume())?;
             site.set_unplugged();
         }
-        site.give_up().map_err(UnplugError::Unregister)?;
+        site.give_up().map_err(|error| match error {
+            UnregisterError::Stale(stale) => UnplugError::Stale(stale),
+            error => UnplugError::Unregister(error),
+        })?;
         Ok(Unplugged { pages: moved })
     }
 
@@ -88,7 +92,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`BuildError`], [`BuildError::Register`] among them if it was not unplugged.
+    /// [`BuildError`], [`BuildError::Register`] among them if it was not unplugged. The node stays unplugged, unless
+    /// somebody took frames of it before its set-up failed: then it is draining, and [`Machine::unplug`] takes it away.
     pub fn plug(&self, node: NodeId) -> Result<(), BuildError> {
         let site = self.shared.site(node).ok_or(BuildError::Register(RegisterError::Unknown { node }))?;
         site.plug(self.shared.nodes, &self.shared.arena)
