@@ -120,14 +120,15 @@ fn quick(
             (at, end) = (next, stop);
             continue;
         }
-        // Here `begin <= end + 14`, and the match ends by `begin + 18`.
+        // Here `begin + 50 <= page.len()`, by Q2 as there are 14 literals at the most, or by the test of a longer run; and
+        // the match ends by `begin + 18`.
         if distance >= 8 {
-            // REACH: by Q2 all of these end by `begin + 18 <= end + PAGE_REACH`; the loads lie before their stores.
+            // REACH: all of these end by `begin + 18`; the loads lie before their stores.
             store!(u64, page, begin, load!(u64, page, from));
             store!(u64, page, begin + 8, load!(u64, page, from + 8));
             store!(u16, page, begin + 16, load!(u16, page, from + 16));
         } else {
-            // REACH: by Q2, as `begin + 18 + OVERSHOOT <= end + PAGE_REACH`.
+            // REACH: as `18 + OVERSHOOT` is 50.
             copy_far(page, begin, distance, begin + short + MIN_MATCH);
         }
         (at, end) = (after, begin + short + MIN_MATCH);
