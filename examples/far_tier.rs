@@ -20,7 +20,7 @@ use cli::{ensure, say};
 const HELP: &str = "\
 A far tier that is used on purpose only.
 
-A program has twice as many pages as there is ordinary memory. The cold ones are demoted to a far node,
+A program has nearly twice as many pages as there is ordinary memory. The cold ones are demoted to a far node,
 which is private: it opened the doors DEMOTION, RECLAIM and PROMOTION, and no other. The program's hot
 pages change over time; each round the tier's service promotes what was touched there and demotes what was
 not touched. Watch the share of accesses that ordinary memory serves. In between an ordinary request that
@@ -121,7 +121,7 @@ fn no_fallback(machine: &Machine, far: NodeId) -> Result<(), String> {
     taken.into_iter().try_for_each(|frame| machine.free(frame)).map_err(say)
 }
 
-/// One round of the program: nine accesses in ten go to the hot pages. Says how many ordinary memory served, and which
+/// One round of the program: all but one access in forty go to the hot pages. Says how many ordinary memory served, and which
 /// pages were touched.
 fn work(
     memory: &Mapping,

@@ -49,12 +49,18 @@ fn run(svg: Option<PathBuf>) -> Result<(), String> {
     let [dram, device] = [machine.node(0).map_err(say)?, machine.node(1).map_err(say)?];
     for round in 1..=ROUNDS {
         let memory = machine.map_at(2 * PAGES + SPARE, Placement::Bound(device)).map_err(say)?;
-        let (stop, touches) = (AtomicBool::new(false), AtomicU64::new(0));
+        let (stop, touches) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 2]);
         thread::scope(|scope| {
-            let half = |half: usize| half * PAGES..(half + 1) * PAGES;
-            let start = |pages| scope.spawn(|| work(&machine, &memory, pages, &stop, &touches));
-            let programs = [start(half(0)), start(half(1))];
-            let outcome = pull_and_plug(&machine, round, dram, device, &memory, &touches);
+            let (machine, memory, stop, touches) = (&machine, &memory, &stop, &touches);
+            let programs = [0, 1].map(|program| {
+                scope.spawn(move || {
+                    let outcome = work(machine, memory, program * PAGES, stop, &touches[program]);
+                    // Nobody waits for a program that has given up.
+                    outcome.inspect_err(|_| stop.store(true, Ordering::Relaxed))
+                })
+            });
+            let wait = || wait_for_both(touches, stop);
+            let outcome = pull_and_plug(machine, round, [dram, device], memory, touches, wait);
             stop.store(true, Ordering::Relaxed);
             for program in programs {
                 program.join().map_err(|_| "a program did not end well")??;
@@ -69,27 +75,30 @@ fn run(svg: Option<PathBuf>) -> Result<(), String> {
     Ok(())
 }
 
-/// Lets the programs make `count` accesses.
-fn wait_for(touches: &AtomicU64, count: u64) {
-    let start = touches.load(Ordering::Relaxed);
-    while touches.load(Ordering::Relaxed) < start + count {
-        thread::yield_now();
+/// Lets both programs touch all of their pages, unless one of them gives up.
+fn wait_for_both(touches: &[AtomicU64; 2], stop: &AtomicBool) {
+    for touches in touches {
+        let start = touches.load(Ordering::Relaxed);
+        while touches.load(Ordering::Relaxed) < start + PAGES as u64 && !stop.load(Ordering::Relaxed) {
+            thread::yield_now();
+        }
     }
 }
 
 fn pull_and_plug(
     machine: &Machine,
     round: u32,
-    dram: NodeId,
-    device: NodeId,
+    [dram, device]: [NodeId; 2],
     memory: &Mapping,
-    touches: &AtomicU64,
+    touches: &[AtomicU64; 2],
+    wait_for_both: impl Fn(),
 ) -> Result<(), String> {
-    wait_for(touches, 5_000);
+    let all = || touches.iter().map(|touches| touches.load(Ordering::Relaxed)).sum::<u64>();
+    wait_for_both();
     ensure(memory.place(0).is_resident_on(device), "a bind must find the device")?;
-    let before = touches.load(Ordering::Relaxed);
+    let before = all();
     let unplugged = machine.unplug(device).map_err(say)?;
-    let meanwhile = touches.load(Ordering::Relaxed) - before;
+    let meanwhile = all() - before;
     println!(
         "round {round}: pulled out, {} pages moved, {meanwhile} accesses went on meanwhile",
         unplugged.pages
@@ -103,7 +112,7 @@ fn pull_and_plug(
     machine.free(near).map_err(say)?;
 
     machine.plug(device).map_err(say)?;
-    wait_for(touches, 5_000);
+    wait_for_both();
     memory.write(2 * PAGES * machine.page().bytes(), &[1]).map_err(say)?;
     let stays = (0..memory.pages()).all(|page| !memory.place(page).is_resident_on(device));
     ensure(stays, "a bind attached to a node that only has the same id")?;
@@ -114,22 +123,22 @@ fn pull_and_plug(
     Ok(())
 }
 
-/// Writes values to pages and finds them again, until told to stop.
+/// Writes values to the pages from `first` on and finds them again, until told to stop.
 fn work(
     machine: &Machine,
     memory: &Mapping,
-    pages: std::ops::Range<usize>,
+    first: usize,
     stop: &AtomicBool,
     touches: &AtomicU64,
 ) -> Result<(), String> {
-    let mut written = vec![0u64; pages.len()];
+    let mut written = [0u64; PAGES];
     for access in 0u64.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
         // Every page once, then every page again; the value says which page and when.
-        let index = access as usize % pages.len();
-        let page = pages.start + index;
+        let index = access as usize % PAGES;
+        let page = first + index;
         let offset = page * machine.page().bytes();
         let mut found = [0; 8];
         memory.read(offset, &mut found).map_err(say)?;

@@ -117,9 +117,13 @@ fn carry(stack: &Stack<'_>, sender: &UnixDatagram, receiver: &UnixDatagram) -> R
     let machine = stack.machine;
     // Buffers that were filled and wait for the wire, as many as the ring has room for.
     let (ring, wire) = mpsc::sync_channel::<Frame>(IN_FLIGHT);
+    let (full, start) = mpsc::channel();
     thread::scope(|scope| {
         let filler = scope.spawn(move || {
             for number in 0..PACKETS {
+                if number == IN_FLIGHT as u64 {
+                    full.send(()).map_err(say)?;
+                }
                 let buffer = stack.buffer().map_err(say)?;
                 ensure(machine.write(&buffer, 0, &payload(number)), "a packet does not fit its buffer")?;
                 if let Err(mpsc::SendError(buffer)) = ring.send(buffer) {
@@ -129,6 +133,8 @@ fn carry(stack: &Stack<'_>, sender: &UnixDatagram, receiver: &UnixDatagram) -> R
             Ok(())
         });
         let transmitter = scope.spawn(move || {
+            // The wire is slow at first, so that the card runs out of buffers. An error means that the filler gave up.
+            let _ = start.recv();
             let mut packet = [0; PAYLOAD];
             let mut first_problem = Ok(());
             // Every buffer goes back, also after a problem.
