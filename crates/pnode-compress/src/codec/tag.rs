@@ -113,9 +113,7 @@ impl Tag {
             _ => Codec::Raw,
         }
     }
-}
 
-impl Tag {
     /// What was done to the page before it was coded.
     #[inline]
     pub const fn transform(self) -> Transform {

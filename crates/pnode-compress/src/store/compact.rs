@@ -1,8 +1,8 @@
 //! Compaction: emptying the sparsest blocks into the holes of the others, a few bytes at a time.
 //!
 //! A pass counts how full the blocks are, sets as many of the sparsest apart as the rest can take in, and walks the page
-//! entries, moving each object that lies in a block set apart, large objects in an earlier walk than small ones. No list of a block's objects is kept for this, which
-//! is why a page costs so little metadata. Blocks that become empty are given back at once.
+//! entries, moving each object that lies in a block set apart, large objects in an earlier walk than small ones. No list
+//! of a block's objects is kept for this, which is why a page costs so little metadata. Blocks that become empty are given back at once.
 //!
 //! Nothing of this is on the way of a store: it runs when the host calls, for as long as the host says.
 

@@ -173,7 +173,7 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
     /// has written. Same-filled pages are not offered: they cost nothing.
     ///
     /// The sink gets the page's slot, its tag, and its verified bytes; [`codec::decode`] reads them back. A page that is
-    /// replaced or loaded meanwhile stays in the store.
+    /// replaced meanwhile, or is being loaded when the sink is done, stays in the store.
     pub fn write_back(
         &mut self,
         slots: Range<u32>,

@@ -13,7 +13,8 @@ pub(super) const SYMBOLS: usize = 256;
 /// Replaces the counts of an alphabet by its codes: each entry is the code's bits, reversed, and its length in the top
 /// 4 bits; 0 for a symbol that does not occur.
 ///
-/// No code is longer than `longest` bits, which leaves a code for each symbol of the alphabet. Optimal lengths by the in-place method of Moffat and Katajainen (1995), then cut.
+/// No code is longer than `longest` bits, which leaves a code for each symbol of the alphabet. Optimal lengths by the
+/// in-place method of Moffat and Katajainen (1995), then cut.
 pub(super) fn make_codes(counts: &mut [u16], longest: u32, work: &mut [u16; 2 * SYMBOLS]) {
     let longest = longest as usize;
     let (sorted, weights) = work.split_at_mut(SYMBOLS);
@@ -68,7 +69,7 @@ fn code_depths(a: &mut [u16]) {
     a[0] += a[1];
     for next in 1..n - 1 {
         let mut sum = 0;
-        for half in 0..2 {
+        for _ in 0..2 {
             let weight = if leaf >= n || (root < next && a[root] < a[leaf]) {
                 let weight = a[root];
                 a[root] = next as u16;
@@ -79,7 +80,6 @@ fn code_depths(a: &mut [u16]) {
                 a[leaf - 1]
             };
             sum += weight;
-            let _ = half;
         }
         a[next] = sum;
     }
