@@ -234,17 +234,18 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     /// What the store holds.
     pub fn stats(&self) -> Stats {
         let sum = |part: fn(&shard::Tally) -> &AtomicU64| {
-            self.shards
-                .iter()
-                .fold(0u64, |sum, shard| sum.wrapping_add(part(&shard.tally).load(Ordering::Relaxed)))
+            let parts = self.shards.iter().map(|shard| part(&shard.tally).load(Ordering::Relaxed));
+            let sum = parts.fold(0, u64::wrapping_add);
+            // While calls are in flight a removal may be seen without what it removed: less than nothing is nothing.
+            if sum > i64::MAX as u64 { 0 } else { sum }
         };
         let inline_pages = sum(|tally| &tally.inline);
-        let pages = sum(|tally| &tally.objects).wrapping_add(inline_pages);
+        let pages = sum(|tally| &tally.objects) + inline_pages;
         let blocks = u64::from(self.limit.blocks.load(Ordering::Relaxed));
         Stats {
             pages,
             inline_pages,
-            original_bytes: pages.wrapping_mul(self.pool.shape.page.bytes() as u64),
+            original_bytes: pages * self.pool.shape.page.bytes() as u64,
             compressed_bytes: sum(|tally| &tally.bytes),
             pool_bytes: blocks * self.pool.shape.block.bytes() as u64,
             metadata_bytes: (self.pool.shape.words * 8 + size_of_val(self.shards)) as u64,
@@ -335,5 +336,29 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
 impl<P: FrameMemory, L: RawLock> fmt::Debug for Store<'_, P, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({:?})", self.stats())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::memory::{BufferFrames, PageBytes};
+
+    #[test]
+    fn a_removal_that_is_counted_before_its_page_is_no_panic() {
+        let config = Config::new(8, 1);
+        let mut pages = [PageBytes::ZEROED; 4];
+        let mut taken = [AtomicU64::new(0)];
+        let mut words = [const { AtomicU64::new(0) }; 64];
+        let mut shards = [Shard::<SpinLock>::new()];
+        let memory = BufferFrames::new(&mut pages, &mut taken).unwrap();
+        let store = Store::new(config, memory, &mut words, &mut shards).unwrap();
+        let tally = &store.shards[0].tally;
+        tally.inline.store(3, Ordering::Relaxed);
+        tally.objects.store(u64::MAX, Ordering::Relaxed);
+        tally.bytes.store(100u64.wrapping_neg(), Ordering::Relaxed);
+        let stats = store.stats();
+        assert_eq!((stats.pages, stats.inline_pages, stats.compressed_bytes), (3, 3, 0));
+        assert_eq!(store.used_bytes(), 0);
     }
 }
