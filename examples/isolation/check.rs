@@ -37,9 +37,8 @@ pub(crate) fn check(
         for ask in asks {
             asked += 1;
             let (got, expected) = (host.ask(ask), oracle.serves(ask));
-            let leaked = got
-                .and_then(|zone| oracle.private_zone(zone))
-                .filter(|node| !oracle.entitled(ask.right, *node));
+            let leaked =
+                got.and_then(|zone| oracle.private_zone(zone)).filter(|node| !oracle.entitled(ask, *node));
             let verdict = match leaked {
                 Some(node) => Verdict::Leak { node, got: got.unwrap_or_default() },
                 None if got != expected && door == Door::Closed => Verdict::Wrong { got, expected },

@@ -13,10 +13,11 @@ pub(crate) enum Door {
     ServiceUsesOwnersGrant,
     NeighboursFrames,
     RightsById,
+    BindIsConsent,
 }
 
 /// The doors that can be opened, by number from 1.
-pub(crate) const DOORS: [(Door, &str); 7] = [
+pub(crate) const DOORS: [(Door, &str); 8] = [
     (Door::DriverForgetsPrivate, "a driver onlines its device as ordinary memory"),
     (Door::SpillsWhenFull, "a host serves requests by an owner's grant when ordinary memory is full"),
     (Door::PreferenceIsConsent, "a host takes the preference for a private node as the right to it"),
@@ -24,4 +25,5 @@ pub(crate) const DOORS: [(Door, &str); 7] = [
     (Door::ServiceUsesOwnersGrant, "a service that was denied goes on with the owner's grant"),
     (Door::NeighboursFrames, "a zone hands out the frames of its neighbour when its own are used"),
     (Door::RightsById, "a driver that gave its node up is still served, because its id is owned again"),
+    (Door::BindIsConsent, "a host takes a user's bind for the owner's consent"),
 ];

@@ -1,12 +1,14 @@
 //! The machine under test: the real registry, driven through its public interface, sound or with one door left open.
 
+use pnode::core::policy::{PolicyError, Target, Wish};
 use pnode::core::{
-    Distances, FrameError, FrameRange, FrameSource, FrameZone, FreeError, Grant, MemoryClass, MigrateType,
-    NodeHandle, Nodes, Order, Owner, Pfn, Private, Request, Storage, WordZone,
+    Distances, Frame, FrameError, FrameRange, FrameSource, FrameZone, FreeError, Grant, MemoryClass, Mems,
+    MigrateType, NodeHandle, Nodes, Order, Owner, PageOrigin, Pfn, Placement, Policy, Private, Request,
+    Storage, WordZone,
 };
 
 use crate::doors::Door;
-use crate::world::{Ask, FRAMES, Kind, NODES, Only, Right, STRIDE, Step, TABLES, id};
+use crate::world::{Ask, Bits, FRAMES, Fault, Kind, NODES, Only, Right, STRIDE, Setting, Step, TABLES, id};
 
 /// A zone as the registry sees it.
 pub(crate) struct Memory<'z> {
@@ -190,13 +192,42 @@ impl<'m> Host<'m> {
                 Err(_) if self.door == Door::ServiceUsesOwnersGrant => self.lend(node, request),
                 Err(_) => None,
             },
+            Right::Policy(fault) => self.fault(ask, fault),
         }?;
         let zone = zone_of(frame.pfn());
         self.nodes.free(frame).expect("a frame that was just handed out");
         Some(zone)
     }
 
-    fn serve_anybody(&self, ask: &Ask, request: Request<'_>) -> Option<pnode::core::Frame> {
+    /// Sets the policy and faults a page in under it.
+    fn fault(&self, ask: &Ask, fault: Fault) -> Option<Frame> {
+        let named = |bits: Bits| (0..NODES).filter(move |node| bits >> node & 1 == 1).map(id).collect();
+        let mems = match ask.cpuset {
+            Some(bits) => Mems::root(self.nodes).ok()?.child(&named(bits)),
+            None => Mems::UNRESTRICTED,
+        };
+        let target = match fault.on {
+            Setting::Task => Target::Task,
+            Setting::Range => Target::Range(fault.origin),
+        };
+        let wish = Wish::new(fault.mode, named(ask.mask.unwrap_or(0)));
+        let policy = match Policy::new(self.nodes, &wish, target, &mems) {
+            Ok(policy) => policy,
+            Err(PolicyError::NotConsenting { node }) if self.door == Door::BindIsConsent => {
+                return self.lend(node.index(), Request::page());
+            }
+            Err(_) => return None,
+        };
+        let placement = Placement::new(fault.origin, id(ask.preferred.unwrap_or(0))).mems(&mems);
+        let placement = match (fault.on, fault.origin) {
+            (Setting::Task, _) => placement.task(&policy),
+            (Setting::Range, PageOrigin::SharedAnonymous) => placement.object(&policy),
+            (Setting::Range, _) => placement.range(&policy),
+        };
+        self.nodes.place(&placement).ok().map(|placed| placed.frame)
+    }
+
+    fn serve_anybody(&self, ask: &Ask, request: Request<'_>) -> Option<Frame> {
         let private = |node: &usize| self.owner(*node).is_some();
         if self.door == Door::PreferenceIsConsent {
             let lent = ask.preferred.filter(|node| *node < NODES && private(node));
@@ -215,7 +246,7 @@ impl<'m> Host<'m> {
     }
 
     /// A block by a grant of the owner's, for whoever asks.
-    fn lend(&self, node: usize, request: Request<'_>) -> Option<pnode::core::Frame> {
+    fn lend(&self, node: usize, request: Request<'_>) -> Option<Frame> {
         self.owner(node)?.grant().ok()?.alloc(request).ok()
     }
 

@@ -10,7 +10,9 @@ mod host;
 mod lives;
 mod oracle;
 mod places;
+mod policies;
 mod rights;
+mod wishes;
 mod world;
 
 use std::io::{IsTerminal, Write};
@@ -41,6 +43,7 @@ doors:
 struct Plan {
     units: Vec<Unit>,
     places: Vec<Ask>,
+    policies: Vec<Ask>,
     rights: Vec<Ask>,
     lives: Vec<Ask>,
     steps: Vec<Step>,
@@ -49,6 +52,7 @@ struct Plan {
 /// A share of the work: a world, or all worlds one step on from a life.
 enum Unit {
     Place(usize),
+    Policy(usize),
     Right(usize),
     Life(Vec<Step>),
 }
@@ -68,8 +72,16 @@ impl Plan {
         let steps = lives::steps();
         let mut units: Vec<Unit> = (0..rights::WORLDS).map(Unit::Right).collect();
         units.extend((0..places::WORLDS).map(Unit::Place));
+        units.extend((0..policies::WORLDS).map(Unit::Policy));
         units.extend(lives::prefixes(&steps, length.saturating_sub(1)).into_iter().map(Unit::Life));
-        Self { units, places: places::asks(), rights: rights::asks(), lives: lives::asks(), steps }
+        Self {
+            units,
+            places: places::asks(),
+            policies: policies::asks(),
+            rights: rights::asks(),
+            lives: lives::asks(),
+            steps,
+        }
     }
 
     /// Does one share; the first case that breaks the rules.
@@ -85,6 +97,10 @@ impl Plan {
             Unit::Place(number) => {
                 let (table, steps) = places::world(*number);
                 world(table, steps, &self.places)
+            }
+            Unit::Policy(number) => {
+                let (table, steps) = policies::world(*number);
+                world(table, steps, &self.policies)
             }
             Unit::Life(life) => {
                 self.steps.iter().find_map(|step| world(0, [&life[..], &[*step]].concat(), &self.lives))
@@ -219,9 +235,10 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "worlds of up to {} nodes with {} requests each, lives of up to {length} steps with {} requests after each",
+        "worlds of up to {} nodes with {} requests or {} faults under policies each, lives of up to {length} steps with {} requests after each",
         world::NODES,
         places::asks().len(),
+        policies::asks().len(),
         lives::asks().len(),
     );
     let plan = Plan::new(length);

@@ -3,6 +3,7 @@
 use pnode::core::request::Depth;
 use pnode::core::{Features, Reason};
 
+use crate::wishes;
 use crate::world::{Ask, FRAMES, Keeps, Kind, NODES, Only, Right, Step, TABLES};
 
 #[derive(Clone, Copy, Default)]
@@ -110,6 +111,11 @@ impl Oracle {
 
     /// The zone that must serve `ask`, `None` if it must be refused.
     pub(crate) fn serves(&self, ask: &Ask) -> Option<usize> {
+        if let Right::Policy(fault) = ask.right {
+            let has_room = |zone: &usize| !self.zones[*zone].closed && self.zones[*zone].used < FRAMES;
+            let zones_of = |node| (0..NODES).filter(move |zone| self.node_of(*zone) == Some(node));
+            return wishes::order(self, ask, fault)?.into_iter().flat_map(zones_of).find(has_room);
+        }
         let reachable = |zone: usize| {
             let node = self.node_of(zone)?;
             let rank = match ask.right {
@@ -121,7 +127,7 @@ impl Oracle {
                     (self.distance(from, node), (node + NODES - from) % NODES)
                 }
                 _ => {
-                    if !self.entitled(ask.right, node) || ask.preferred.is_some_and(|from| from != node) {
+                    if !self.entitled(ask, node) || ask.preferred.is_some_and(|from| from != node) {
                         return None;
                     }
                     (0, 0)
@@ -143,13 +149,14 @@ impl Oracle {
         serving(Depth::Low).or_else(|| if ask.depth > Depth::Low { serving(ask.depth) } else { None })
     }
 
-    /// Whether the world says that `right` opens `node`'s memory now.
-    pub(crate) fn entitled(&self, right: Right, node: usize) -> bool {
+    /// Whether the world says that the right by which `ask` asks opens `node`'s memory now.
+    pub(crate) fn entitled(&self, ask: &Ask, node: usize) -> bool {
         let Node { kind: Some(Kind::Private(doors)), draining, held } = self.nodes[node] else {
             return false;
         };
-        match right {
+        match ask.right {
             Right::Anybody | Right::FormerOwner(_) => false,
+            Right::Policy(fault) => wishes::opened(self, ask, fault, node),
             Right::Owner(of) => of == node && !draining,
             Right::Holder(of) => of == node && held,
             Right::Service(of, reason) => {
@@ -172,6 +179,23 @@ impl Oracle {
         self.node_of(zone).filter(|node| self.is_private(*node))
     }
 
+    /// The doors of a private node; none for any other.
+    pub(crate) fn doors(&self, node: usize) -> Option<Features> {
+        match self.nodes[node].kind {
+            Some(Kind::Private(doors)) => Some(doors),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn has_memory(&self, node: usize) -> bool {
+        (0..NODES).any(|zone| self.node_of(zone) == Some(node))
+    }
+
+    /// Whether the node has memory and is not being torn down.
+    pub(crate) fn is_up(&self, node: usize) -> bool {
+        self.has_memory(node) && !self.nodes[node].draining
+    }
+
     fn is_private(&self, node: usize) -> bool {
         matches!(self.nodes[node].kind, Some(Kind::Private(_)))
     }
@@ -180,7 +204,7 @@ impl Oracle {
         self.zones[zone].on.map(|(node, _)| node)
     }
 
-    fn distance(&self, from: usize, to: usize) -> u8 {
+    pub(crate) fn distance(&self, from: usize, to: usize) -> u8 {
         match TABLES[self.table] {
             Some(table) => table[from * NODES + to],
             None if from == to => 10,

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use pnode::core::policy::Mode;
 use pnode::core::request::Depth;
-use pnode::core::{Features, NodeId, NodeMask, Order, Reason, Watermarks};
+use pnode::core::{Features, NodeId, NodeMask, Order, PageOrigin, Reason, Watermarks};
 
 /// How many node ids a world has. Each has a zone of [`FRAMES`] frames that may come online on any of them.
 pub(crate) const NODES: usize = 3;
@@ -127,6 +128,24 @@ pub(crate) enum Right {
     Holder(usize),
     /// A service asks the registry for a grant.
     Service(usize, Reason),
+    /// None but a policy, under which a page is faulted in: the mask is what it names, the preference is the CPU's node.
+    Policy(Fault),
+}
+
+/// A hard fault under a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) mode: Mode,
+    pub(crate) origin: PageOrigin,
+    pub(crate) on: Setting,
+}
+
+/// What a policy is set on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setting {
+    Task,
+    /// The range that is faulted on; for shared memory, that of the object.
+    Range,
 }
 
 /// A set of nodes by bits.
@@ -225,6 +244,13 @@ impl fmt::Display for Ask {
             Right::FormerOwner(node) => write!(f, "a former owner of node {node} asks for")?,
             Right::Holder(node) => write!(f, "the holder of a grant on node {node} asks for")?,
             Right::Service(node, reason) => write!(f, "a service asks, for {reason} on node {node}, for")?,
+            Right::Policy(Fault { mode, origin, on }) => {
+                let on = match on {
+                    Setting::Task => "the task",
+                    Setting::Range => "the range",
+                };
+                write!(f, "a fault on {origin}, under {mode} of {on}, asks for")?;
+            }
         }
         write!(f, " {} frame(s)", self.order.frames())?;
         if let Some(node) = self.preferred {
