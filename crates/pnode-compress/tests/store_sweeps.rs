@@ -210,3 +210,31 @@ fn threads_that_store_load_remove_move_and_sweep_never_see_another_page() {
     let memory = store.dismantle();
     assert_eq!(memory.free_frames(), memory.frames());
 }
+
+#[test]
+fn a_pass_that_is_dropped_keeps_no_empty_block() {
+    const CONFIG: Config = Config::new(16, 4);
+    for budget in 1..60 {
+        let mut lent = Lent::new(CONFIG, 16, 1);
+        let store = lent.store(CONFIG);
+        let (mut scratch, mut buffer) = (Scratch::new(), [0; PAGE]);
+        let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+        let mut noise = 1u64;
+        for slot in 0..6 {
+            let word = |_| {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (noise >> 56) as u8
+            };
+            let page: Vec<u8> = (0..PAGE).map(word).collect();
+            worker.store(Slot::new(slot), &page).unwrap();
+        }
+        // Three such pages fill a block, so the second one is kept empty, for the next page.
+        (3..6).for_each(|slot| worker.remove(Slot::new(slot)).unwrap());
+        store.audit().unwrap();
+        assert_eq!(store.blocks(), 2);
+        worker.compact(&mut Compaction::new(), budget * 10);
+        store.audit().unwrap();
+        let memory = store.dismantle();
+        assert_eq!(memory.free_frames(), memory.frames(), "after a budget of {}", budget * 10);
+    }
+}

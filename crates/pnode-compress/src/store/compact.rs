@@ -190,7 +190,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
             let here = Compaction::step(self.pool.used(block), self.pool.shape.places());
             if here < step || here == step && rest > 0 {
                 rest -= u32::from(here == step);
-                shard.condemn(&self.pool, block);
+                shard.condemn(&self.pool, &self.limit, block);
             } else {
                 // Of an earlier pass that was dropped.
                 shard.spare(&self.pool, &self.limit, block);

@@ -312,11 +312,16 @@ impl<L: RawLock> Shard<L> {
         true
     }
 
-    /// Sets a present block apart for compaction: nothing is placed in it until it is spared.
-    pub(crate) fn condemn<P: FrameMemory>(&self, pool: &Pool<'_, P>, block: u32) {
+    /// Sets a present block apart for compaction: nothing is placed in it until it is spared. An empty one is given back
+    /// at once: no removal would bring it up again if the pass were dropped.
+    pub(crate) fn condemn<P: FrameMemory>(&self, pool: &Pool<'_, P>, limit: &Limit, block: u32) {
         let mut bins = self.bins.lock();
-        if Bins::links(pool, block).bin != ABSENT {
-            bins.relink(pool, block, VICTIM);
+        if Bins::links(pool, block).bin == ABSENT {
+            return;
+        }
+        bins.relink(pool, block, VICTIM);
+        if pool.holes(block, 0).largest == pool.shape.places() {
+            self.retire(&mut bins, pool, limit, block);
         }
     }
 
