@@ -145,7 +145,8 @@ impl<S: FrameSource> OnBacking<S> {
     /// `source`, whose frames `frames` are those of `backing`, with their bytes.
     ///
     /// The source is a grant, a zone or a registry: it hands a frame to one holder at a time. Inside this crate only
-    /// the holder of a frame touches its bytes; nobody outside reaches a machine's backing.
+    /// the holder of a frame touches its bytes; who is outside reaches those frames of a machine's backing alone that
+    /// were lent to him.
     pub(crate) fn mapped(source: S, backing: &Arc<Backing>, frames: FrameRange) -> Mapped<Self> {
         assert!(frames.frames() <= backing.frames(), "the frames are those of the backing");
         let base = backing.direct_map();

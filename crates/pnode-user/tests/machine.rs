@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pnode_core::{AllocError, Denied, Features, MemoryClass, NodeId, Order, Reason, Request};
+use pnode_core::{AllocError, Denied, Features, FreeError, MemoryClass, NodeId, Order, Reason, Request};
 use pnode_user::fault::{BackendKind, Choice, FaultError};
 use pnode_user::machine::{AuditError, BuildError, Builder, DemoteError, Place, UnplugError};
 use pnode_user::{Machine, NodeSpec};
@@ -321,4 +321,23 @@ fn a_write_to_a_stored_page_without_memory_is_an_error_and_the_page_stays() {
         memory.write(0, &bytes_of(1, 5)).unwrap();
         assert_eq!(read_page(&memory, 0), bytes_of(1, 5));
     });
+}
+
+#[test]
+fn a_frame_of_another_machine_opens_nothing() {
+    let build = || Machine::builder().node(NodeSpec::ordinary(8)).build().unwrap();
+    let (machine, other) = (build(), build());
+    let dram = machine.node(0).unwrap();
+    let memory = machine.map(8, dram).unwrap();
+    (0..8).for_each(|page| memory.write(page * PAGE, &[page as u8; PAGE]).unwrap());
+    for _ in 0..8 {
+        // Each has the number of a frame that holds a page here.
+        let foreign = other.alloc(Request::page()).unwrap();
+        let pfn = foreign.pfn();
+        let mut bytes = [0; 4];
+        assert!(!machine.read(&foreign, 0, &mut bytes) && !machine.write(&foreign, 0, &[9; 4]));
+        assert_eq!(machine.free(foreign), Err(FreeError::NotAllocated { pfn }));
+    }
+    (0..8).for_each(|page| assert_eq!(read_page(&memory, page), [page as u8; PAGE]));
+    machine.audit().unwrap();
 }

@@ -144,7 +144,7 @@ impl Mapping {
     ///
     /// As [`Mapping::migrate`].
     pub fn migrate_with(&self, page: usize, grant: &MachineGrant<'_>) -> Result<(), FaultError> {
-        self.region.relocate(page, grant.node(), || grant.alloc(Request::page()))
+        self.region.relocate(page, grant.node(), || grant.grant.alloc(Request::page()))
     }
 }
 

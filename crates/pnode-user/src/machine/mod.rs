@@ -22,12 +22,12 @@ mod spec;
 mod unplug;
 
 use core::fmt;
-use core::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use pnode_core::{
-    AllocError, BoxedStorage, Denied, Distances, Frame, FreeError, Grant, NodeId, NodeState, Nodes, PageSize,
-    Pfn, Reason, Request,
+    AllocError, BoxedStorage, Denied, Distances, Frame, FreeError, Grant, NodeId, NodeState, Nodes, Order,
+    PageSize, Pfn, Reason, Request,
 };
 
 use crate::arena::Arena;
@@ -100,6 +100,11 @@ struct Shared {
     page: PageSize,
     sites: Vec<Site>,
     nodes: &'static Registry,
+    /// The blocks that callers hold, by their first frame and length.
+    ///
+    /// A frame of another registry looks like one of ours; only what is here may be read, written or given back by a
+    /// caller, so that nobody reaches the frames of a mapping or of a store.
+    lent: RwLock<HashSet<(Pfn, Order)>>,
     regions: Mutex<Regions>,
     benches: Mutex<compressed::Benches>,
     arena: Arena,
@@ -154,15 +159,19 @@ impl Machine {
     ///
     /// [`AllocError`], by [`Nodes::alloc`].
     pub fn alloc(&self, request: Request<'_>) -> Result<Frame, AllocError> {
-        self.shared.nodes.alloc(request)
+        self.shared.lend(|| self.shared.nodes.alloc(request))
     }
 
     /// Gives a block back.
     ///
     /// # Errors
     ///
-    /// [`FreeError`], by [`Nodes::free`].
+    /// [`FreeError`], by [`Nodes::free`]; [`FreeError::NotAllocated`] for a block that this machine has not handed out.
     pub fn free(&self, frame: Frame) -> Result<(), FreeError> {
+        let block = (frame.pfn(), frame.order());
+        if !self.shared.lent.write().unwrap_or_else(PoisonError::into_inner).remove(&block) {
+            return Err(FreeError::NotAllocated { pfn: frame.pfn() });
+        }
         self.shared.nodes.free(frame)
     }
 
@@ -173,7 +182,7 @@ impl Machine {
     /// [`Denied`] says which door is shut.
     pub fn grant(&self, node: NodeId, reason: Reason) -> Result<MachineGrant<'_>, Denied> {
         let grant = self.shared.nodes.grant(node, reason)?;
-        Ok(MachineGrant { grant, _machine: PhantomData })
+        Ok(MachineGrant { grant, machine: self })
     }
 
     /// The grant of the owner of private node `node`: whoever holds the machine plays all its drivers.
@@ -183,7 +192,7 @@ impl Machine {
     /// [`Denied`], [`Denied::NotPrivate`] among them.
     pub fn owner_grant(&self, node: NodeId) -> Result<MachineGrant<'_>, Denied> {
         let site = self.shared.site(node).ok_or(Denied::Unknown { node })?;
-        Ok(MachineGrant { grant: site.owner_grant()?, _machine: PhantomData })
+        Ok(MachineGrant { grant: site.owner_grant()?, machine: self })
     }
 
     /// Copies bytes out of a block, from byte `offset` on. Says whether the block has them.
@@ -248,7 +257,7 @@ impl core::error::Error for NoSuchNode {}
 pub struct MachineGrant<'a> {
     /// Borrows the registry for longer than `'a` says; it is never handed out.
     grant: Grant<'static, Zone>,
-    _machine: PhantomData<&'a Machine>,
+    machine: &'a Machine,
 }
 
 impl MachineGrant<'_> {
@@ -268,7 +277,7 @@ impl MachineGrant<'_> {
     ///
     /// [`AllocError`], by [`Grant::alloc`].
     pub fn alloc(&self, request: Request<'_>) -> Result<Frame, AllocError> {
-        self.grant.alloc(request)
+        self.machine.shared.lend(|| self.grant.alloc(request))
     }
 }
 
@@ -309,6 +318,7 @@ impl Shared {
             page,
             sites,
             nodes,
+            lent: RwLock::default(),
             regions: Mutex::default(),
             benches: Mutex::default(),
             arena,
@@ -325,6 +335,13 @@ impl Shared {
         Some((site, pfn.checked_sub(site.frames.start())?))
     }
 
+    /// Notes that a block is a caller's from here on.
+    fn lend(&self, take: impl FnOnce() -> Result<Frame, AllocError>) -> Result<Frame, AllocError> {
+        let frame = take()?;
+        self.lent.write().unwrap_or_else(PoisonError::into_inner).insert((frame.pfn(), frame.order()));
+        Ok(frame)
+    }
+
     fn regions(&self) -> MutexGuard<'_, Regions> {
         self.regions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -336,7 +353,8 @@ impl Shared {
         regions.all.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Calls `copy(backing, frame, offset in the frame, part of the bytes)` for each frame of a run of bytes.
+    /// Calls `copy(backing, frame, offset in the frame, part of the bytes)` for each frame of a run of bytes, which lie
+    /// in a block that a caller holds.
     fn in_block(
         &self,
         frame: &Frame,
@@ -344,6 +362,11 @@ impl Shared {
         bytes: usize,
         mut copy: impl FnMut(&crate::backing::Backing, u64, usize, core::ops::Range<usize>) -> bool,
     ) -> bool {
+        // Until the last byte is copied, so that the block does not become somebody else's meanwhile.
+        let lent = self.lent.read().unwrap_or_else(PoisonError::into_inner);
+        if !lent.contains(&(frame.pfn(), frame.order())) {
+            return false;
+        }
         let Some((site, first)) = self.locate(frame.pfn()) else { return false };
         let size = self.page.bytes();
         let block = frame.order().frames() as usize * size;
