@@ -3,7 +3,6 @@
 //! `cargo bench -p pnode-user --bench faults`. Each figure is the median over rounds of one run; only the ratios in
 //! the last column mean something on a shared machine. Without `--bench` (as `cargo test --benches` runs it) one
 //! short round checks that everything works.
-#![allow(missing_docs)]
 
 use std::hint::black_box;
 use std::sync::Arc;

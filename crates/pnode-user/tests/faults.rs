@@ -1,6 +1,5 @@
 //! Views take real faults on both backends: a naive pager hands out frames in a scattered order, and every byte is
 //! compared with what was written.
-#![allow(clippy::std_instead_of_alloc, clippy::std_instead_of_core)]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

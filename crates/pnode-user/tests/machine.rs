@@ -1,5 +1,4 @@
 //! A machine under a data oracle: whatever demotion, promotion, migration and unplugging do, every byte stays.
-#![allow(clippy::std_instead_of_alloc, clippy::std_instead_of_core)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
