@@ -58,6 +58,7 @@ impl Bitmap<'_> {
     }
 
     /// Whether `bit` is a member.
+    #[inline]
     pub(crate) fn has(&self, bit: usize) -> bool {
         self.words.at(self.place(0, bit / 64)).load(Acquire) >> (bit % 64) & 1 == 1
     }
@@ -85,6 +86,7 @@ impl Bitmap<'_> {
     }
 
     /// Removes `bit`. The caller is inside a gate section.
+    #[inline(never)]
     pub(crate) fn remove(&self, bit: usize) {
         let mut index = bit;
         let mut level = 0;

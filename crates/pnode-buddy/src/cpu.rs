@@ -26,6 +26,9 @@ pub enum Keep {
 /// memory, which comes and goes in areas and more.
 const BATCH: [u64; UNCLAIMED as usize + 1] = [128, 128, 128, 2048];
 
+/// After a search for a word to own was in vain, so many frames come from the zone before the next.
+const WAIT: u8 = 32;
+
 /// A CPU's own part of a zone, a value of the caller: one a CPU, used with preemption off or by one thread.
 ///
 /// Frames that it keeps are counted as used; counts that it has not reported make [`Zone::free_frames`] wrong by less
@@ -51,6 +54,8 @@ pub struct Cpu<'z, 'm> {
     zone: &'z Zone<'m>,
     keep: Keep,
     owned: [Owned; CLASSES],
+    /// How many more frames of a type come from the zone before a word to own is looked for again.
+    wait: [u8; CLASSES],
     /// The word that served last, by type.
     near: [usize; CLASSES],
     /// The node that served last, by level.
@@ -65,6 +70,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
             zone,
             keep,
             owned: [Owned::NONE; CLASSES],
+            wait: [0; CLASSES],
             near: [usize::MAX; CLASSES],
             near_node: [usize::MAX; TOP + 1],
             delta: [0; UNCLAIMED as usize + 1],
@@ -172,9 +178,14 @@ impl<'z, 'm> Cpu<'z, 'm> {
             }
             zone.disown(core::mem::replace(owned, Owned::NONE));
         }
-        if let Some(next) = zone.own(migrate as u8, &mut false) {
+        let wait = &mut self.wait[migrate as usize];
+        if *wait != 0 {
+            *wait -= 1;
+        } else if let Some(next) = zone.own(migrate as u8, &mut false) {
             *owned = next;
             return Ok(take_cached(zone, owned));
+        } else {
+            *wait = WAIT;
         }
         self.alloc_shared(Order::ZERO, migrate)
     }

@@ -82,21 +82,25 @@ impl Zone<'_> {
     fn freed_in_word(&self, area: usize, child: u32, now: u64, offset: u32, order: u8) {
         let value = self.node(1, area).load(Relaxed);
         let Child::Split(hint) = node::child(value, child) else { return };
-        if hint == level::EMPTY
-            || hint == level::BIG && now != word::EMPTY && node::advertised(value) >= advert::BIG
-        {
+        if hint == level::EMPTY {
             return;
+        }
+        if hint != level::FULL && now != word::EMPTY {
+            // The smallest order of a merged block that would be news. One test, because how far a block merges is what
+            // no branch predictor can know.
+            let advertised = node::advertised(value);
+            let news = if hint == level::SMALL { advertised.min(word::SMALL + 1) } else { advertised };
+            if news >= advert::BIG || !word::is_free_around(now, offset, news) {
+                return;
+            }
         }
         let merged = word::merged(now, offset, order);
         let promised = match merged {
             word::ORDER => level::EMPTY,
-            // A word that was said to be full gets a large promise: rather disappoint once than climb in steps.
-            0..=2 if hint != level::FULL => level::SMALL,
+            0..=word::SMALL => level::SMALL,
             _ => level::BIG,
         };
-        if promised > hint || merged >= node::advertised(value) {
-            self.raise(1, area, child, promised, merged + 1);
-        }
+        self.raise(1, area, child, promised, merged + 1);
     }
 
     fn free_in_node(&self, level: usize, pfn: u64, order: u8) -> Option<u8> {

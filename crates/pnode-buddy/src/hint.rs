@@ -65,43 +65,60 @@ impl Zone<'_> {
         let bound = |value| match node::serves(value) {
             _ if stranger(value) => Some(advert::NONE),
             // The hints do not tell one small order from another; the words do.
-            serves if serves >= need && need < advert::CHILD => self.largest_in(index),
+            serves if serves >= need && need < advert::CHILD => {
+                self.largest_in(index, node::split(value) & !node::split_at(value, level::FULL))
+            }
             serves => Some(serves),
         };
-        if bound(value).is_none_or(|bound| bound >= need) {
+        let mut served = bound(value);
+        // A first guess, which the hints may speed up: a word that is full by its hint and has something free anyway is one
+        // whose free has not returned.
+        if served.is_none_or(|bound| bound >= need) {
             return;
         }
         self.gate.enter();
         let mut lowered = false;
         while !stranger(value) && value & node::SETTLING == 0 && !lowered {
-            let Some(serves) = bound(value).filter(|serves| *serves < node::advertised(value)) else { break };
+            // The words may have changed since; that is what the second look below is for.
+            let Some(serves) = served.filter(|serves| *serves < node::advertised(value)) else { break };
             match at.compare_exchange_weak(value, node::with_advert(value, serves), AcqRel, Acquire) {
                 Ok(_) => lowered = true,
-                Err(now) => value = now,
+                Err(now) => {
+                    value = now;
+                    served = bound(value);
+                }
             }
         }
         self.withdraw(level, index, class, if stranger(value) { advert::NONE } else { need - 1 });
         if lowered && level == 1 {
             // Pairs with the fence in `Zone::free`: a free that is not seen below sees the lowered advert.
             fence_after_rmw();
-            if let Some(served) = self.largest_in(index) {
+            if let Some(served) = self.largest_in(index, !0) {
                 self.raise_advert(index, served);
             }
         }
         self.gate.leave();
     }
 
-    /// The largest advert that the live words of an area justify; `None` if one of them is in somebody's hands.
-    fn largest_in(&self, area: usize) -> Option<u8> {
+    /// The largest advert that the free children and those live words of an area justify that are in `words`; `None`
+    /// if one of these is in somebody's hands.
+    fn largest_in(&self, area: usize, words: u64) -> Option<u8> {
         let value = self.node(1, area).load(Acquire);
-        let mut largest = node::serves(node::with_absent(value, node::split(value)));
-        for child in (0..node::CHILDREN).filter(|child| node::split(value) >> child & 1 == 1) {
-            match self.word(self.child_index(1, area, child)).load(Acquire) {
-                word::DEAD => return None,
-                now => largest = largest.max(word::largest(now)),
-            }
+        let whole = node::serves(node::with_absent(value, node::split(value)));
+        if whole != advert::NONE {
+            return Some(whole);
         }
-        Some(largest)
+        let mut free = word::Free::NONE;
+        let mut left = node::split(value) & words;
+        while left != 0 {
+            match self.word(self.child_index(1, area, left.trailing_zeros())).load(Acquire) {
+                word::DEAD => return None,
+                word::EMPTY => return Some(advert::CHILD),
+                now => free.add(now),
+            }
+            left &= left - 1;
+        }
+        Some(free.largest())
     }
 
     /// Raises the advert of a live area to at least `served`.

@@ -60,7 +60,8 @@
 //! [`Cpu`] with [`Keep::Frames`] *owns* one word of 32 frames for each type and is the only one that writes it, with
 //! plain stores: no atomic read-modify-write on that path. Everybody else can still read the word, so freeing a cached
 //! frame again is [`FreeError::Cached`], whoever tries. A frame of an owned word that another CPU frees goes into the
-//! area's inbox with one compare-and-swap. At most one word of an area is owned, so two CPUs in steady state write no
+//! area's inbox with one compare-and-swap. Where words hold blocks of several frames, a CPU that finds none to own in a
+//! few areas takes single frames from the zone, and looks again later. At most one word of an area is owned, so two CPUs in steady state write no
 //! line in common.
 //!
 //! [`FrameError::Contended`]: pnode_core::FrameError::Contended

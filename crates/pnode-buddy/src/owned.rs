@@ -25,6 +25,9 @@ use crate::node::{self, CHILDREN, Child};
 use crate::word::{self, level};
 use crate::zone::Zone;
 
+/// How many areas with nothing but unsuitable words a CPU looks at before it does without a word of its own.
+const AREAS_TRIED: u32 = 4;
+
 const OPEN: u64 = 1 << 63;
 const FREED: u64 = 0xffff_ffff;
 
@@ -58,9 +61,16 @@ impl Owned {
 impl Zone<'_> {
     /// Makes a word with free frames of an area of `class` the caller's: the fullest word that is known first, so that
     /// whole words are left whole. The frames leave the count of the class.
+    ///
+    /// `None` does not mean that nothing is free: a word with a block of several frames cannot be owned, and the search
+    /// for another ends after a few areas.
     pub(crate) fn own(&self, class: u8, busy: &mut bool) -> Option<Owned> {
-        let found = self.each_candidate(1, class, 1, |area| self.own_in_area(area, class, busy));
-        if found.is_some() {
+        let mut tries = AREAS_TRIED;
+        let found = self.each_candidate(1, class, 1, |area| {
+            let found = self.own_in_area(area, class, busy, &mut tries);
+            (found.is_some() || tries == 0).then_some(found)
+        });
+        if let Some(found) = found {
             return found;
         }
         let pfn = self.claim_split(2, busy)?;
@@ -68,12 +78,14 @@ impl Zone<'_> {
         self.bring_to_life(1, area, node::empty(class));
         self.counts.transfer(crate::count::UNCLAIMED, class, AREA);
         self.gate.leave();
-        self.own_in_area(area, class, busy)
+        self.own_in_area(area, class, busy, &mut tries)
     }
 
-    fn own_in_area(&self, area: usize, class: u8, busy: &mut bool) -> Option<Owned> {
+    /// A word of one area; counts `tries` down if the area has free frames only in words that cannot be owned.
+    fn own_in_area(&self, area: usize, class: u8, busy: &mut bool, tries: &mut u32) -> Option<Owned> {
         let at = self.node(1, area);
         let mut skip = 0;
+        let mut unsuited = false;
         let mut value = at.load(Acquire);
         loop {
             if value == node::DEAD
@@ -86,18 +98,37 @@ impl Zone<'_> {
                 [level::SMALL, level::BIG, level::EMPTY].map(|level| node::split_at(value, level) & !skip);
             let choices = [small, big, empty, node::free(value) & !skip];
             let Some(mask) = choices.into_iter().find(|mask| *mask != 0) else {
-                self.retract(1, area, class, 1);
+                if unsuited {
+                    *tries = tries.saturating_sub(1);
+                } else {
+                    self.retract(1, area, class, 1);
+                }
                 return None;
             };
             let child = mask.trailing_zeros();
             let fresh = node::child(value, child) == Child::Free;
+            let word = self.child_index(1, area, child);
+            if !fresh {
+                // Most words that do not suit are told from one load, before the area is marked.
+                let now = self.word(word).load(Acquire);
+                if word::only_singles(now).unwrap_or(0) == 0 {
+                    if word::is_full(now) {
+                        *busy |= !self.settle(area, child, word);
+                    } else {
+                        *busy |= now == word::DEAD;
+                        unsuited = true;
+                    }
+                    skip |= 1 << child;
+                    value = at.load(Acquire);
+                    continue;
+                }
+            }
             let new = node::with_owner(value, child);
             // INVARIANT: W1: only one compare-and-swap sets the mark.
             if let Err(now) = at.compare_exchange_weak(value, new, AcqRel, Acquire) {
                 value = now;
                 continue;
             }
-            let word = self.child_index(1, area, child);
             let pfn = self.child_pfn(1, area, child);
             // INVARIANT: W2: Release pairs with the Acquire of who sees the word owned.
             self.inbox(area).store(open_for(child), Release);

@@ -56,6 +56,9 @@ pub(crate) const fn only_singles(word: u64) -> Option<u32> {
     if word >> 32 == EMPTY >> 32 { Some(!(word as u32)) } else { None }
 }
 
+/// The largest order of [`level::SMALL`].
+pub(crate) const SMALL: u8 = 2;
+
 /// Multiples of `2^order` as a bit mask over the frames of a word.
 const ALIGNED: [u32; 5] = [!0, 0x5555_5555, 0x1111_1111, 0x0101_0101, 0x0001_0001];
 
@@ -154,6 +157,45 @@ pub(crate) const fn largest(word: u64) -> u8 {
         starts &= starts >> (1 << (order - 1)) & ALIGNED[(order % ORDER) as usize];
     }
     order
+}
+
+/// The free frames of up to 16 words, two words in one, to ask about all of them at once.
+pub(crate) struct Free {
+    pairs: [u64; 8],
+    words: usize,
+}
+
+impl Free {
+    pub(crate) const NONE: Self = Self { pairs: [0; 8], words: 0 };
+
+    /// Adds a word.
+    #[inline]
+    pub(crate) fn add(&mut self, word: u64) {
+        self.pairs[self.words / 2 % 8] |= u64::from(free(word)) << (self.words % 2 * 32);
+        self.words += 1;
+    }
+
+    /// The [`largest`] of them, if none is [`EMPTY`].
+    #[inline]
+    pub(crate) fn largest(mut self) -> u8 {
+        let mut order = 0;
+        while self.pairs.iter().fold(0, |any, pair| any | pair) != 0 && order < ORDER {
+            order += 1;
+            // Only frame 31 of the first word would look into the second, and no block of more than a frame starts there.
+            let aligned = u64::from(ALIGNED[(order % ORDER) as usize]) * 0x1_0000_0001;
+            for pair in &mut self.pairs {
+                *pair &= *pair >> (1 << (order - 1)) & aligned;
+            }
+        }
+        order
+    }
+}
+
+/// Whether the block of `order` that covers the frame at `offset` is free.
+#[inline]
+pub(crate) const fn is_free_around(word: u64, offset: u32, order: u8) -> bool {
+    let block = taken(offset & !((1 << order) - 1), order) as u32;
+    free(word) & block == block
 }
 
 /// The order of the free block that holds the block of `order` at `offset`, which was just freed: [`ORDER`] for the
@@ -299,6 +341,29 @@ mod tests {
             };
             let largest = (order..=ORDER).rev().find(|size| fits(*size));
             assert_eq!(largest, Some(merged(word, offset, order)), "{word:#x} {offset} {order}");
+            for least in 0..ORDER {
+                let news = merged(word, offset, order) >= least;
+                assert_eq!(is_free_around(word, offset, least), news, "{word:#x} {offset} {order} {least}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_words_serve_what_the_best_of_them_serves() {
+        let mut seed = 3u64;
+        for round in 0..20_000 {
+            let (mut all, mut best) = (Free::NONE, 0);
+            for _ in 0..round % 17 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                // Mostly full words, with a hole of up to 16 frames.
+                let hole = (((1u64 << (seed >> 60)) - 1) << (seed >> 50 & 31)) as u32;
+                let word = singles(!hole | (seed >> 20) as u32 & (seed >> 8) as u32);
+                if word != EMPTY {
+                    all.add(word);
+                    best = best.max(largest(word));
+                }
+            }
+            assert_eq!(all.largest(), best, "{seed:#x}");
         }
     }
 
