@@ -137,14 +137,16 @@ fn kernel_mappings(view: &View) -> usize {
 }
 
 #[test]
-fn each_first_touch_faults_once_and_keeps_its_bytes() {
+fn each_first_touch_takes_one_frame_and_keeps_its_bytes() {
     on_both(|backend| {
         let pager = Scattered::new(backend, 500, 1000);
         for page in 0..500 {
             assert_eq!(pager.view.mapped(page), None);
             store(&pager, page, page as u64 * 3);
         }
-        assert_eq!(pager.faults.load(Ordering::Relaxed), 500);
+        // A sleeper that is woken for another reason faults again, so calls of the pager may be more.
+        assert!(pager.faults.load(Ordering::Relaxed) >= 500);
+        assert_eq!(pager.free.lock().unwrap().len(), 500, "each page has taken one frame");
         for page in 0..500 {
             assert_eq!(load(&pager, page), page as u64 * 3, "page {page} on {backend}");
             let (frame, _) = pager.view.mapped(page).unwrap();
@@ -152,7 +154,7 @@ fn each_first_touch_faults_once_and_keeps_its_bytes() {
             assert!(pager.memory.read(frame, 0, &mut word));
             assert_eq!(u64::from_ne_bytes(word), page as u64 * 3, "the frame itself, page {page}");
         }
-        assert_eq!(pager.faults.load(Ordering::Relaxed), 500);
+        assert_eq!(pager.free.lock().unwrap().len(), 500);
     });
 }
 
