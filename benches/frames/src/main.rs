@@ -56,7 +56,7 @@ fn fragmentation<P: Peer>(lines: &mut String, json: &mut String, frames: u64) {
     let mut line = format!("  {:26} replacement r40 {empty:>4} of {of:<4}", P::NAME);
     let _ = write!(json, "    {:?}: {{\"replacement\": [{empty}, {of}]", P::NAME);
     if P::MOST >= 10 {
-        let (got, ideal, share) = work::mixed_half::<P>(frames, 5);
+        let (got, ideal, share) = work::mixed_half_of_many::<P>(frames);
         let _ = write!(line, " mixed f50 {got:>3} of {ideal:<3} order-0 share {:.1} %", share as f64 / 10.0);
         let _ = write!(json, ", \"mixed_f50\": [{got}, {ideal}, {share}]");
     }
