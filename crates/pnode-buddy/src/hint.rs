@@ -137,7 +137,7 @@ impl Zone<'_> {
 
     /// After children of a node became free or its hint rose to `value`: tells the index, and the parent if the node
     /// is wholly free.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn rose(&self, level: usize, index: usize, before: u8, value: u64) {
         if node::advertised(value) > before {
             self.announce(level, index, before, value);
@@ -147,7 +147,7 @@ impl Zone<'_> {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn raise_parent(&self, level: usize, index: usize) {
         // Pairs with the fence in `lower_hint`.
         fence_after_rmw();

@@ -274,6 +274,9 @@ pub(crate) const fn raised(node: u64, at: u32, level: u8, served: u8) -> u64 {
 /// The node with its advert raised to what it serves.
 #[inline]
 pub(crate) const fn advertised_up(node: u64) -> u64 {
+    if advertised(node) == advert::EMPTY {
+        return node;
+    }
     let serves = serves(node);
     if serves > advertised(node) { with_advert(node, serves) } else { node }
 }
