@@ -101,6 +101,24 @@ fn a_completed_pair_is_not_lost() {
     });
 }
 
+/// As above, but the area still advertises a pair: the free need not raise that, and the search lowers it.
+#[test]
+fn a_lowered_advert_is_looked_at_again() {
+    model(|| {
+        let zone = zone(64, 2);
+        let frames = fill(&zone, 0);
+        zone.free(frames[0], Order::ZERO).unwrap();
+        zone.free(frames[1], Order::ZERO).unwrap();
+        let frame = alloc(&zone, 0).unwrap();
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || other.free(frame, Order::ZERO).unwrap());
+        let found = alloc(&zone, 1);
+        peer.join().unwrap();
+        zone.audit().unwrap();
+        assert!(found.is_some() || alloc(&zone, 1).is_some());
+    });
+}
+
 /// A word that empties races with the collection that a larger block needs, and with a small allocation in it.
 #[test]
 fn a_word_moves_up_or_is_used_never_both() {
