@@ -1,24 +1,17 @@
 //! Any sequence of what a host does agrees with a map: no page is lost, no name outlives its page, the node goes.
 #![no_main]
 
+#[path = "../pages.rs"]
+mod pages;
+
 use libfuzzer_sys::fuzz_target;
 use pnode_compress::codec::Scratch;
 use pnode_compress::cram::{Bound, Cram, Curve, DemoteError, FaultError, Phase, Pressure, Resident, Retry};
 use pnode_compress::device::{Cell, Device, DeviceConfig, DeviceMedium, DeviceStorage, Safeguards};
 use pnode_core::sync::{AtomicU64, Lock, SpinLock};
+use pages::{PAGE, page};
 
-const PAGE: usize = 4096;
 const FRAMES: u32 = 24;
-
-fn page(noise: u8, seed: u8) -> Vec<u8> {
-    let mut state = u64::from(seed) | 1;
-    let mut page = vec![seed; PAGE];
-    page[..usize::from(noise) * 16].fill_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    });
-    page
-}
 
 fuzz_target!(|input: &[u8]| {
     let (mut contents, mut cells) = (vec![0; FRAMES as usize * PAGE], vec![Cell::default(); FRAMES as usize]);

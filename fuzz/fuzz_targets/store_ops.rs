@@ -1,6 +1,9 @@
 //! Any sequence of store operations agrees with a map, and leaves a clean audit.
 #![no_main]
 
+#[path = "../pages.rs"]
+mod pages;
+
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
@@ -10,23 +13,12 @@ use pnode_compress::store::{
     Compaction, Config, LoadError, Recompression, RemoveError, Shard, Slot, Store, StoreError, WriteBack,
 };
 use pnode_core::sync::AtomicU64;
+use pages::{PAGE, page};
 
-const PAGE: usize = 4096;
 const SLOTS: u32 = 48;
 
 fn words(count: usize) -> Vec<AtomicU64> {
     (0..count).map(|_| AtomicU64::new(u64::MAX)).collect()
-}
-
-/// A page made of two bytes of input: how much of it is noise, and which.
-fn page(noise: u8, seed: u8) -> Vec<u8> {
-    let mut state = u64::from(seed) | 1;
-    let mut page = vec![seed; PAGE];
-    page[..usize::from(noise) * 16].fill_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    });
-    page
 }
 
 fuzz_target!(|input: &[u8]| {

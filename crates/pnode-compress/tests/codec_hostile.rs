@@ -22,9 +22,8 @@ fn survive(tag: Tag, bytes: &[u8], page_bytes: usize, scratch: &mut Scratch) -> 
     result.is_ok()
 }
 
-/// Objects cut short are refused, by a byte and by any number, as is every object with a byte more.
-#[test]
-fn cut_and_lengthened_objects_are_refused() {
+/// Calls `check` with every kind of page as every codec writes it: its name, its tag and its bytes.
+fn for_each_object(mut check: impl FnMut(&str, Tag, &mut Vec<u8>, &mut Scratch)) {
     let mut scratch = Scratch::new();
     for kind in KINDS {
         let page = synth::corpus(kind, 1);
@@ -32,41 +31,39 @@ fn cut_and_lengthened_objects_are_refused() {
             let mut out = vec![0; PAGE];
             let Ok(object) = encode_as(codec, &page, &mut out, &mut scratch) else { continue };
             out.truncate(object.len());
-            for len in (0..out.len()).rev().step_by(3) {
-                assert!(
-                    !survive(object.tag(), &out[..len], PAGE, &mut scratch),
-                    "{kind} {codec:?} cut to {len}"
-                );
-            }
-            for last in [0, 0x10, 0xFF] {
-                out.push(last);
-                assert!(!survive(object.tag(), &out, PAGE, &mut scratch), "{kind} {codec:?} and {last}");
-                out.pop();
-            }
+            check(&format!("{kind} {codec:?}"), object.tag(), &mut out, &mut scratch);
         }
     }
+}
+
+/// Objects cut short are refused, by a byte and by any number, as is every object with a byte more.
+#[test]
+fn cut_and_lengthened_objects_are_refused() {
+    for_each_object(|object, tag, out, scratch| {
+        for len in (0..out.len()).rev().step_by(3) {
+            assert!(!survive(tag, &out[..len], PAGE, scratch), "{object} cut to {len}");
+        }
+        for last in [0, 0x10, 0xFF] {
+            out.push(last);
+            assert!(!survive(tag, out, PAGE, scratch), "{object} and {last}");
+            out.pop();
+        }
+    });
 }
 
 /// Single changed bytes, all over an object.
 #[test]
 fn damaged_objects_are_survived() {
-    let mut scratch = Scratch::new();
-    for kind in KINDS {
-        let page = synth::corpus(kind, 1);
-        for codec in Codec::ALL {
-            let mut out = vec![0; PAGE];
-            let Ok(object) = encode_as(codec, &page, &mut out, &mut scratch) else { continue };
-            out.truncate(object.len());
-            for at in (0..out.len()).step_by(2) {
-                let good = out[at];
-                for bad in [0, 0xFF, good ^ 1] {
-                    out[at] = bad;
-                    survive(object.tag(), &out, PAGE, &mut scratch);
-                }
-                out[at] = good;
+    for_each_object(|_, tag, out, scratch| {
+        for at in (0..out.len()).step_by(2) {
+            let good = out[at];
+            for bad in [0, 0xFF, good ^ 1] {
+                out[at] = bad;
+                survive(tag, out, PAGE, scratch);
             }
+            out[at] = good;
         }
-    }
+    });
 }
 
 #[test]

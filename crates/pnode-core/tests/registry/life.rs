@@ -1,10 +1,22 @@
 //! Every step of a node's life, in and out of order: all sequences of up to a few steps, each compared with the rules.
 
-use pnode_core::{Features, Reason, Watermarks};
+use pnode_core::{Depth, Features, MigrateType, Order, Reason, Watermarks};
 
 use super::real::check;
 use super::rules::Rules;
 use super::step::{Ask, Outcome, Step, Who};
+
+/// One frame from the nearest node.
+fn page() -> Ask {
+    Ask {
+        preferred: None,
+        mask: None,
+        this_node_only: false,
+        depth: Depth::Min,
+        order: Order::ZERO,
+        migrate: MigrateType::Movable,
+    }
+}
 
 /// The steps of one private node with two ranges. Handles are numbered as they are made, so 0 is the node's first owner,
 /// and stale in its second life.
@@ -29,8 +41,8 @@ fn steps() -> Vec<Step> {
         Step::Grant { node: 1, reason: Reason::Demotion },
         Step::Grant { node: 1, reason: Reason::HotUnplug },
         Step::DropGrant { grant: 0 },
-        Step::GrantAlloc { grant: 0, ask: Ask::page() },
-        Step::Alloc { ask: Ask { preferred: Some(1), this_node_only: true, ..Ask::page() } },
+        Step::GrantAlloc { grant: 0, ask: page() },
+        Step::Alloc { ask: Ask { preferred: Some(1), this_node_only: true, ..page() } },
         Step::Free { block: 0 },
         Step::Unregister { handle: 0 },
         Step::Unregister { handle: 1 },

@@ -124,18 +124,6 @@ pub(crate) fn id(node: usize) -> NodeId {
 }
 
 impl Ask {
-    /// One frame from the nearest node.
-    pub(crate) fn page() -> Self {
-        Self {
-            preferred: None,
-            mask: None,
-            this_node_only: false,
-            depth: Depth::Min,
-            order: Order::ZERO,
-            migrate: MigrateType::Movable,
-        }
-    }
-
     pub(crate) fn allows(&self, node: usize) -> bool {
         self.mask.is_none_or(|mask| mask >> node & 1 == 1)
     }
