@@ -220,6 +220,7 @@ impl<Z: FrameZone, L: RawLock> FrameSource for Grant<'_, Z, L> {
         match self.alloc(Request::order(order).migrate(migrate)) {
             Ok(frame) => Ok(frame.into_raw().0),
             Err(AllocError::NoMemory { order }) => Err(FrameError::Exhausted { order }),
+            Err(AllocError::Contended { order }) => Err(FrameError::Contended { order }),
             Err(_) => Err(FrameError::Closed { order }),
         }
     }

@@ -120,7 +120,10 @@ int pnode_grant_ask(struct pnode_space *space, u32 id, u32 reason, struct pnode_
 /* Gives a grant back. Frames taken on it stay taken. Sleeps. */
 void pnode_grant_put(struct pnode_grant *grant);
 
-/* Takes 2^order frames, aligned to that. -ENOMEM if none are left: never from another node. */
+/*
+ * Takes 2^order frames, aligned to that. -ENOMEM if none are left: never from
+ * another node. -EAGAIN if another CPU was just moving some: no shortage.
+ */
 int pnode_alloc(struct pnode_grant *grant, u32 order, u64 *pfn);
 /*
  * Gives frames back, on any grant of their node. -EINVAL for frames that were

@@ -19,6 +19,8 @@ pub struct Errno(u8);
 impl Errno {
     /// Operation not permitted: a door is shut.
     pub const EPERM: Self = Self(1);
+    /// Blocks were in motion on other CPUs: no shortage, try again.
+    pub const EAGAIN: Self = Self(11);
     /// Out of memory, of metadata or of frames.
     pub const ENOMEM: Self = Self(12);
     /// Bad address: a null pointer where a value must be.
@@ -139,6 +141,7 @@ impl From<AllocError> for Errno {
     fn from(error: AllocError) -> Self {
         match error {
             AllocError::NoMemory { .. } => Self::ENOMEM,
+            AllocError::Contended { .. } => Self::EAGAIN,
             AllocError::Unknown { .. } => Self::ENODEV,
             AllocError::Private { .. } | AllocError::NotForFrames { .. } => Self::EPERM,
             AllocError::Draining { .. } => Self::EBUSY,

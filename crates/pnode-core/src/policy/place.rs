@@ -40,6 +40,12 @@ pub enum PlaceError {
         /// The order that was asked for.
         order: Order,
     },
+    /// No node had such a block at hand, but on one of them blocks were in motion: no shortage. Let the other CPUs run,
+    /// and ask again.
+    Contended {
+        /// The order that was asked for.
+        order: Order,
+    },
     /// The request itself is wrong.
     Refused(AllocError),
     /// A bound node could not be asked, though it is there and open.
@@ -59,6 +65,7 @@ impl fmt::Display for PlaceError {
                     "no ordinary node of the cpuset has a block of order {order}; free some or ask for less"
                 )
             }
+            Self::Contended { order } => AllocError::Contended { order: *order }.fmt(f),
             Self::Refused(error) => error.fmt(f),
             Self::Denied(denied) => denied.fmt(f),
         }
@@ -72,6 +79,8 @@ enum Asked {
     Got(Frame),
     /// It has no such block.
     Full,
+    /// It may have one, in motion.
+    Contended,
     /// It left, or is leaving: the policy no longer speaks of it.
     Left,
 }
@@ -89,7 +98,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     pub fn place(&'m self, placement: &Placement<'_>) -> Result<Placed, PlaceError> {
         let plan = placement.plan(self.distances());
         let order = placement.order;
-        let mut full = false;
+        let (mut full, mut contended) = (false, false);
         for step in plan.steps(self.distances()) {
             let asked = match step {
                 Step::Ordinary { prefer, within } => self.ask_ordinary(prefer, within, placement)?,
@@ -98,8 +107,12 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             match asked {
                 Asked::Got(frame) => return Ok(self.placed(frame, placement)),
                 Asked::Full => full = true,
+                Asked::Contended => contended = true,
                 Asked::Left => {}
             }
+        }
+        if contended {
+            return Err(PlaceError::Contended { order });
         }
         match plan.spare {
             Spare::IfAllLeft if full => {
@@ -107,6 +120,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             }
             Spare::IfAllLeft => match self.ask_ordinary(plan.from, &plan.mems, placement)? {
                 Asked::Got(frame) => Ok(self.placed(frame, placement)),
+                Asked::Contended => Err(PlaceError::Contended { order }),
                 Asked::Full | Asked::Left => Err(PlaceError::NoMemory { order }),
             },
             Spare::Always => Err(PlaceError::NoMemory { order }),
@@ -126,6 +140,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
                 let there = states.ordinary_memory.difference(&states.draining);
                 Ok(if within.intersects(&there) { Asked::Full } else { Asked::Left })
             }
+            Err(AllocError::Contended { .. }) => Ok(Asked::Contended),
             Err(error) => Err(PlaceError::Refused(error)),
         }
     }
@@ -149,6 +164,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
                 Ok(if there { Asked::Full } else { Asked::Left })
             }
             Err(AllocError::Draining { .. }) => Ok(Asked::Left),
+            Err(AllocError::Contended { .. }) => Ok(Asked::Contended),
             Err(error) => Err(PlaceError::Refused(error)),
         }
     }

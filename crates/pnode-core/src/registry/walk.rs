@@ -5,7 +5,7 @@ use core::fmt;
 use super::storage::{ListSlot, Owned, ZoneSlot};
 use super::{Nodes, Registration};
 use crate::addr::{Order, Pfn};
-use crate::frame::{FrameZone, FreeError, MigrateType};
+use crate::frame::{FrameError, FrameZone, FreeError, MigrateType};
 use crate::node::{Facts, NodeId};
 use crate::request::{Contents, Depth, Fallback, Request};
 use crate::sync::{AtomicU16, Ordering, RawLock, fence};
@@ -65,6 +65,13 @@ pub enum AllocError {
         /// The order that was asked for.
         order: Order,
     },
+    /// Blocks that might have served were on their way between two places for too long ([`FrameError::Contended`]).
+    ///
+    /// This is no shortage: let the other CPUs run, and ask again. Reclaim would evict pages for nothing.
+    Contended {
+        /// The order that was asked for.
+        order: Order,
+    },
     /// The registry has no slot for the preferred node.
     Unknown {
         /// The preferred node.
@@ -107,6 +114,9 @@ impl fmt::Display for AllocError {
                     f,
                     "no block of order {order} is left on the nodes that may serve this; free some or ask for less"
                 )
+            }
+            Self::Contended { order } => {
+                write!(f, "blocks that might serve order {order} are in motion; let others run and try again")
             }
             Self::Unknown { node } => write!(f, "{node:?} has no slot in this registry"),
             Self::Private { node } => {
@@ -159,13 +169,25 @@ enum Reach {
     Only(Owned),
 }
 
-/// Why a zone did not serve a request.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Missed {
-    /// It has no such block, or the walk may not use it.
-    Passed,
-    /// Its watermark keeps back what it has: a walk that reaches deeper may get it.
-    KeptBack,
+/// Why the zones that a walk asked did not serve: a set, for a walk asks several.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Missed(u8);
+
+impl Missed {
+    /// They have no such block, or the walk may not use them.
+    const PASSED: Self = Self(0);
+    /// A watermark keeps back what one of them has: a walk that reaches deeper may get it.
+    const KEPT_BACK: Self = Self(1);
+    /// Blocks of one of them were in motion.
+    const CONTENDED: Self = Self(2);
+
+    const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
 }
 
 impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
@@ -280,36 +302,36 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             }),
             Fallback::ThisNodeOnly => self.alloc_own(from, Owned::ordinary(from), request),
         }
-        .ok_or_else(|| self.refusal(from, request))
+        .map_err(|missed| self.refusal(from, request, missed))
     }
 
     /// Walks the whole own list of a granted node.
     #[cold]
     #[inline(never)]
     fn alloc_on(&self, node: NodeId, request: &Request<'_>) -> Result<Frame, AllocError> {
-        self.alloc_own(node, Owned::private(node), request).ok_or_else(|| {
+        self.alloc_own(node, Owned::private(node), request).map_err(|missed| {
             let draining = self.state(node).is_none_or(|state| state.is_draining());
-            if draining { AllocError::Draining { node } } else { no_memory(node, request) }
+            if draining { AllocError::Draining { node } } else { no_memory(node, request, missed) }
         })
     }
 
     /// Walks a fallback list to the first zone that serves.
     fn walk_fallback(&self, list: &[ListSlot], request: &Request<'_>, depth: Depth) -> Result<Frame, Missed> {
-        let mut missed = Missed::Passed;
+        let mut missed = Missed::PASSED;
         for entry in list {
             let zone = entry.0.load(Ordering::Relaxed);
             let Some(slot) = self.zones.get(usize::from(zone)) else { break };
             match self.take(zone, slot, Reach::Ordinary, request, depth) {
                 Ok(frame) => return Ok(frame),
-                Err(why) => missed = missed.max(why),
+                Err(why) => missed = missed.and(why),
             }
         }
         Err(missed)
     }
 
     /// Walks the own list of `node`.
-    fn alloc_own(&self, node: NodeId, owner: Owned, request: &Request<'_>) -> Option<Frame> {
-        let first = &self.nodes.get(node.index())?.first;
+    fn alloc_own(&self, node: NodeId, owner: Owned, request: &Request<'_>) -> Result<Frame, Missed> {
+        let first = &self.nodes.get(node.index()).ok_or(Missed::PASSED)?.first;
         self.retried(|_| descend(request, |depth| self.walk_own(first, owner, request, depth)))
     }
 
@@ -321,7 +343,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         request: &Request<'_>,
         depth: Depth,
     ) -> Result<Frame, Missed> {
-        let mut missed = Missed::Passed;
+        let mut missed = Missed::PASSED;
         // Acquire, here and below, pairs with the Release in `chain`: who follows a link sees where it leads on to.
         let mut zone = first.load(Ordering::Acquire);
         // The chain may be rewritten while it is walked: no walk is longer than there are zones.
@@ -329,7 +351,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             let Some(slot) = self.zones.get(usize::from(zone)) else { break };
             match self.take(zone, slot, Reach::Only(owner), request, depth) {
                 Ok(frame) => return Ok(frame),
-                Err(why) => missed = missed.max(why),
+                Err(why) => missed = missed.and(why),
             }
             zone = slot.next.load(Ordering::Acquire);
         }
@@ -338,19 +360,20 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
 
     /// Walks again as long as the lists changed under a walk that found nothing.
     #[inline]
-    fn retried(&self, mut walk: impl FnMut(u32) -> Option<Frame>) -> Option<Frame> {
+    fn retried(&self, mut walk: impl FnMut(u32) -> Result<Frame, Missed>) -> Result<Frame, Missed> {
         // Acquire pairs with the Release in `rebuild`: who sees this epoch sees its lists.
         let mut epoch = self.epoch.load(Ordering::Acquire);
         loop {
-            if let Some(frame) = walk(epoch) {
-                return Some(frame);
-            }
+            let missed = match walk(epoch) {
+                Ok(frame) => return Ok(frame),
+                Err(missed) => missed,
+            };
             // Pairs with the fence in `rebuild` and the Release stores in `chain`: a walk that read an entry or a link
             // of a later change sees an epoch here that is not its own.
             fence(Ordering::Acquire);
             let now = self.epoch.load(Ordering::Acquire);
             if now == epoch {
-                return None;
+                return Err(missed);
             }
             epoch = now;
         }
@@ -373,9 +396,9 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         };
         let node = word.node();
         if !ours || request.mask().is_some_and(|mask| !mask.contains(node)) {
-            return Err(Missed::Passed);
+            return Err(Missed::PASSED);
         }
-        let source = slot.source.get().ok_or(Missed::Passed)?;
+        let source = slot.source.get().ok_or(Missed::PASSED)?;
         let order = request.block_order();
         let kept = match depth {
             Depth::Low => slot.low.load(Ordering::Relaxed),
@@ -383,23 +406,23 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             Depth::Emergency => 0,
         };
         if kept > 0 && keeps_back(slot, source, kept, request) {
-            return Err(Missed::KeptBack);
+            return Err(Missed::KEPT_BACK);
         }
-        let pfn = source.alloc(order, request.migrate_type()).map_err(|_| Missed::Passed)?;
+        let pfn = source.alloc(order, request.migrate_type()).map_err(why)?;
         // A slot lost its word before its zone was published or reopened elsewhere. Who got a block because of either
         // sees that here: of a publication by the Acquire in `get`, of a reopening by that of the source's `alloc`.
         let now = slot.load();
         if now != word && !now.same_use(word) {
             // The block was handed out a moment ago, so its source takes it back.
             let _ = source.free(pfn, order);
-            return Err(Missed::Passed);
+            return Err(Missed::PASSED);
         }
         Ok(Frame { pfn, order, node, zone, contents: request.contents() })
     }
 
     /// Why an ordinary walk found nothing.
     #[cold]
-    fn refusal(&self, from: NodeId, request: &Request<'_>) -> AllocError {
+    fn refusal(&self, from: NodeId, request: &Request<'_>, missed: Missed) -> AllocError {
         let private = self.state(from).is_some_and(|state| state.facts.has(Facts::PRIVATE));
         if private && request.fallback() == Fallback::ThisNodeOnly {
             return AllocError::Private { node: from };
@@ -408,7 +431,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             Some(mask) if !mask.intersects(&self.states().ordinary_memory) => {
                 AllocError::Masked { node: from }
             }
-            _ => no_memory(from, request),
+            _ => no_memory(from, request, missed),
         }
     }
 }
@@ -420,22 +443,34 @@ const fn first_node() -> NodeId {
     }
 }
 
-fn no_memory(node: NodeId, request: &Request<'_>) -> AllocError {
+/// What a zone's refusal says of the walk.
+#[cold]
+fn why(error: FrameError) -> Missed {
+    match error {
+        FrameError::Contended { .. } => Missed::CONTENDED,
+        FrameError::Exhausted { .. } | FrameError::Closed { .. } => Missed::PASSED,
+    }
+}
+
+fn no_memory(node: NodeId, request: &Request<'_>, missed: Missed) -> AllocError {
     match request.mask() {
         Some(mask) if request.fallback() == Fallback::ThisNodeOnly && !mask.contains(node) => {
             AllocError::Masked { node }
         }
+        _ if missed.has(Missed::CONTENDED) => AllocError::Contended { order: request.block_order() },
         _ => AllocError::NoMemory { order: request.block_order() },
     }
 }
 
 /// Walks above the low watermark first, and then as deep as the request may if a watermark kept something back.
 #[inline]
-fn descend(request: &Request<'_>, mut walk: impl FnMut(Depth) -> Result<Frame, Missed>) -> Option<Frame> {
+fn descend(
+    request: &Request<'_>,
+    mut walk: impl FnMut(Depth) -> Result<Frame, Missed>,
+) -> Result<Frame, Missed> {
     match (walk(Depth::Low), request.reserve_depth()) {
-        (Ok(frame), _) => Some(frame),
-        (Err(Missed::KeptBack), deeper) if deeper > Depth::Low => walk(deeper).ok(),
-        (Err(_), _) => None,
+        (Err(missed), deeper) if missed.has(Missed::KEPT_BACK) && deeper > Depth::Low => walk(deeper),
+        (result, _) => result,
     }
 }
 

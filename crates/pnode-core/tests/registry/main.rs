@@ -3,6 +3,7 @@
 mod edges;
 mod life;
 mod model;
+mod motion;
 mod real;
 mod rules;
 mod step;

@@ -148,11 +148,12 @@ impl Region {
         let here = Request::page();
         if !site.is_private() {
             let here = here.prefer(site.node).this_node_only();
-            return self.shared.nodes.alloc(here).map_err(FaultError::NoFrame);
+            return patiently(|| self.shared.nodes.alloc(here)).map_err(FaultError::NoFrame);
         }
         // The stamp is what holds if the node leaves and comes back while we are here.
         let grant = self.shared.nodes.grant_as_of(site.node, Reason::UserPolicy, self.stamp);
-        grant.map_err(FaultError::Denied)?.alloc(here).map_err(FaultError::NoFrame)
+        let grant = grant.map_err(FaultError::Denied)?;
+        patiently(|| grant.alloc(here)).map_err(FaultError::NoFrame)
     }
 
     /// A frame of ordinary memory; reclaims if there is none.
@@ -160,7 +161,7 @@ impl Region {
         const BATCH: usize = 32;
         let request = Request::page().prefer(self.placement.node());
         loop {
-            match self.shared.nodes.alloc(request) {
+            match patiently(|| self.shared.nodes.alloc(request)) {
                 Err(AllocError::NoMemory { .. }) if self.shared.reclaim(BATCH) > 0 => {}
                 result => return result.map_err(FaultError::NoFrame),
             }
@@ -310,6 +311,16 @@ impl Region {
     /// The pages of `range` that exist.
     pub(super) fn clamp(&self, range: Range<usize>) -> Range<usize> {
         range.start.min(self.pages.len())..range.end.min(self.pages.len())
+    }
+}
+
+/// Asks again while blocks are in motion: whoever moves them is a thread that runs sooner or later.
+fn patiently(mut take: impl FnMut() -> Result<Frame, AllocError>) -> Result<Frame, AllocError> {
+    loop {
+        match take() {
+            Err(AllocError::Contended { .. }) => std::thread::yield_now(),
+            result => return result,
+        }
     }
 }
 
