@@ -34,7 +34,7 @@ impl Zone<'_> {
                 if self.admit(pfn, order).is_err() {
                     return Err(AllocAtError::NotFree { pfn, order });
                 }
-                self.counts.take(class, order.frames());
+                self.counts().take(class, order.frames());
                 return Ok(());
             }
             if !busy && self.gate.still(seen) {
@@ -83,7 +83,7 @@ impl Zone<'_> {
                         let below = self.index(level - 1, pfn);
                         self.bring_to_life(level - 1, below, node::empty(if area { class } else { 0 }));
                         if area {
-                            self.counts.transfer(UNCLAIMED, class, AREA);
+                            self.counts().transfer(UNCLAIMED, class, AREA);
                         }
                     }
                     self.gate.leave();

@@ -96,7 +96,7 @@ impl Zone<'_> {
             }
         });
         for (class, found) in (0..).zip(free) {
-            let counted = self.counts.class(class);
+            let counted = self.counts().class(class);
             if counted != found {
                 return Err(AuditError::Miscounted { class, counted, found });
             }

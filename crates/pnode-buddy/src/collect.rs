@@ -55,7 +55,7 @@ impl Zone<'_> {
             // Release pairs with the Acquire of the next owner; Acquire as above.
             if at.compare_exchange(value, node::DEAD, AcqRel, Relaxed).is_ok() {
                 if level == 1 {
-                    self.counts.transfer(node::class(value), UNCLAIMED, AREA);
+                    self.counts().transfer(node::class(value), UNCLAIMED, AREA);
                 }
                 self.withdraw(level, index, node::class(value), advert::NONE);
                 return Collected::Whole;

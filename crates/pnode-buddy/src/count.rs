@@ -1,9 +1,11 @@
-//! Free frames by class, one counter a cache line.
+//! Free frames by class: one counter a pair of cache lines, in the metadata.
 
 use pnode_core::sync::AtomicU64;
 use pnode_core::sync::Ordering::Relaxed;
 
 use crate::geometry::CLASSES;
+use crate::metadata::Words;
+use crate::zone::Zone;
 
 /// The count of frames in areas that no class has claimed, and of blocks larger than an area.
 pub(crate) const UNCLAIMED: u8 = CLASSES as u8;
@@ -11,45 +13,61 @@ pub(crate) const UNCLAIMED: u8 = CLASSES as u8;
 /// No count: the frame went into the cache of a CPU, which counts it.
 pub(crate) const CACHED: u8 = UNCLAIMED + 1;
 
-#[repr(align(128))]
-struct Padded(AtomicU64);
+/// Counters: one a class, and one of what is unclaimed.
+pub(crate) const COUNTERS: usize = CLASSES + 1;
+/// Words from one counter to the next: two lines, because some processors fetch lines in pairs.
+pub(crate) const STRIDE: usize = 16;
 
 /// Free frames of each class, and unclaimed ones. A sum of deltas: single counters may pass through zero for a moment.
-pub(crate) struct Counts([Padded; CLASSES + 1]);
+#[derive(Clone, Copy)]
+pub(crate) struct Counts<'a> {
+    words: &'a Words<'a>,
+    base: usize,
+}
 
-impl Counts {
-    pub(crate) fn new() -> Self {
-        Self(core::array::from_fn(|_| Padded(AtomicU64::new(0))))
+impl Zone<'_> {
+    /// The counts of free frames.
+    #[inline]
+    pub(crate) fn counts(&self) -> Counts<'_> {
+        Counts { words: &self.words, base: self.geometry.counts }
+    }
+}
+
+impl Counts<'_> {
+    #[inline]
+    fn at(&self, class: u8) -> &AtomicU64 {
+        self.words.at(self.base + class as usize * STRIDE)
     }
 
     // Relaxed everywhere: the counts guard nothing, they are for people and watermarks.
 
     #[inline]
-    pub(crate) fn take(&self, class: u8, frames: u64) {
-        self.0[class as usize].0.fetch_sub(frames, Relaxed);
+    pub(crate) fn take(self, class: u8, frames: u64) {
+        self.at(class).fetch_sub(frames, Relaxed);
     }
 
     /// Adds a sum of deltas, which may be negative in two's complement.
     #[inline]
-    pub(crate) fn give(&self, class: u8, frames: u64) {
-        self.0[class as usize].0.fetch_add(frames, Relaxed);
+    pub(crate) fn give(self, class: u8, frames: u64) {
+        self.at(class).fetch_add(frames, Relaxed);
     }
 
-    pub(crate) fn transfer(&self, from: u8, to: u8, frames: u64) {
+    pub(crate) fn transfer(self, from: u8, to: u8, frames: u64) {
         self.take(from, frames);
         self.give(to, frames);
     }
 
-    pub(crate) fn set(&self, class: u8, frames: u64) {
-        self.0[class as usize].0.store(frames, Relaxed);
+    pub(crate) fn set(self, class: u8, frames: u64) {
+        self.at(class).store(frames, Relaxed);
     }
 
-    pub(crate) fn class(&self, class: u8) -> u64 {
-        clamp(self.0[class as usize].0.load(Relaxed))
+    pub(crate) fn class(self, class: u8) -> u64 {
+        clamp(self.at(class).load(Relaxed))
     }
 
-    pub(crate) fn free(&self) -> u64 {
-        clamp(self.0.iter().fold(0, |sum, count| sum.wrapping_add(count.0.load(Relaxed))))
+    pub(crate) fn free(self) -> u64 {
+        let counters = 0..COUNTERS as u8;
+        clamp(counters.fold(0, |sum, class| sum.wrapping_add(self.at(class).load(Relaxed))))
     }
 }
 

@@ -149,7 +149,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
             self.zone.disown(core::mem::replace(owned, Owned::NONE));
         }
         for (class, delta) in (0..).zip(&mut self.delta) {
-            self.zone.counts.give(class, core::mem::take(delta) as u64);
+            self.zone.counts().give(class, core::mem::take(delta) as u64);
         }
     }
 
@@ -158,7 +158,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
         let delta = &mut self.delta[class as usize];
         *delta += frames;
         if delta.unsigned_abs() >= BATCH[class as usize] {
-            self.zone.counts.give(class, core::mem::take(delta) as u64);
+            self.zone.counts().give(class, core::mem::take(delta) as u64);
         }
     }
 

@@ -22,7 +22,7 @@ impl Zone<'_> {
     pub fn free(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         let class = self.release(pfn, order)?;
         if class != CACHED {
-            self.counts.give(class, order.frames());
+            self.counts().give(class, order.frames());
         }
         Ok(())
     }

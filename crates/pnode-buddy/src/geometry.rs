@@ -1,13 +1,14 @@
 //! How much metadata a zone needs, and what lies where in it.
 //!
 //! ```text
-//! | words: 16 an area | areas | level 2 | level 3 | level 4 | inboxes    | index: bitmaps by level, class, advert |
-//!   8 B a 32 frames     8 B an area ...                       8 B an area  1 bit a node and bitmap
+//! | words: 16 an area | areas | level 2 | level 3 | level 4 | inboxes    | index: bitmaps by level, class, advert | counts |
+//!   8 B a 32 frames     8 B an area ...                       8 B an area  1 bit a node and bitmap                  128 B a class
 //! ```
 
 use pnode_core::{FrameRange, Pfn};
 
 use crate::bitmap::Shape;
+use crate::count::{COUNTERS, STRIDE};
 use crate::error::ZoneError;
 use crate::metadata::Line;
 use crate::node::{CHILDREN, advert};
@@ -78,6 +79,8 @@ pub struct Geometry {
     pub(crate) levels: [LevelLayout; LEVELS],
     /// Index of the first area's inbox.
     pub(crate) inboxes: usize,
+    /// Index of the first counter.
+    pub(crate) counts: usize,
     words: usize,
 }
 
@@ -118,7 +121,9 @@ impl Geometry {
             next = line_up(next + levels[level - 1].shape.words() * maps_at(level));
             level += 1;
         }
-        Ok(Self { range, levels, inboxes, words: next })
+        let counts = next;
+        next += COUNTERS * STRIDE;
+        Ok(Self { range, levels, inboxes, counts, words: next })
     }
 
     /// The frames of the zone.

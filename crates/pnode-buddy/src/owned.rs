@@ -76,7 +76,7 @@ impl Zone<'_> {
         let pfn = self.claim_split(2, busy)?;
         let area = self.index(1, pfn);
         self.bring_to_life(1, area, node::empty(class));
-        self.counts.transfer(crate::count::UNCLAIMED, class, AREA);
+        self.counts().transfer(crate::count::UNCLAIMED, class, AREA);
         self.gate.leave();
         self.own_in_area(area, class, busy, &mut tries)
     }
@@ -140,7 +140,7 @@ impl Zone<'_> {
                 self.own_word(word, busy)
             };
             if let Some(cached) = cached {
-                self.counts.take(class, u64::from(cached.count_ones()));
+                self.counts().take(class, u64::from(cached.count_ones()));
                 return Some(Owned { word, pfn, cached });
             }
             self.inbox(area).store(0, Relaxed);
@@ -220,7 +220,7 @@ impl Zone<'_> {
             }
         }
         if given != 0 {
-            self.counts.give(class, u64::from(given));
+            self.counts().give(class, u64::from(given));
         }
         self.disown_area(area, child, owned.word);
     }

@@ -204,7 +204,7 @@ impl Zone<'_> {
             node::with_block(value, 0, order - word::ORDER)
         };
         self.bring_to_life(1, area, value);
-        self.counts.transfer(UNCLAIMED, class, AREA);
+        self.counts().transfer(UNCLAIMED, class, AREA);
         self.gate.leave();
         Some(Pfn::new(pfn))
     }

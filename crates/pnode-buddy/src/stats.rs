@@ -57,8 +57,8 @@ impl Zone<'_> {
     /// Free frames by migrate type, `O(1)`; exact when no operation is in flight.
     pub fn free_counts(&self) -> FreeCounts {
         FreeCounts {
-            by_type: MigrateType::ALL.map(|migrate| self.counts.class(migrate as u8)),
-            unclaimed: self.counts.class(UNCLAIMED),
+            by_type: MigrateType::ALL.map(|migrate| self.counts().class(migrate as u8)),
+            unclaimed: self.counts().class(UNCLAIMED),
         }
     }
 
@@ -99,7 +99,7 @@ impl Zone<'_> {
             }
         });
         for (class, frames) in (0..).zip(free) {
-            self.counts.set(class, frames);
+            self.counts().set(class, frames);
         }
     }
 }

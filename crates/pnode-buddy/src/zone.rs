@@ -7,7 +7,7 @@ use pnode_core::sync::{AtomicU64, fence_after_rmw, spin_loop};
 use pnode_core::{FrameError, FrameRange, FrameSource, FrameZone, FreeError, MigrateType, Order, Pfn};
 
 use crate::bitmap::Bitmap;
-use crate::count::{Counts, UNCLAIMED};
+use crate::count::UNCLAIMED;
 use crate::error::ZoneError;
 use crate::gate::Gate;
 use crate::geometry::{Geometry, LEVELS, TOP, child_order, level_of, node_order};
@@ -52,7 +52,6 @@ pub struct Zone<'m> {
     pub(crate) geometry: Geometry,
     pub(crate) words: Words<'m>,
     pub(crate) gate: Gate,
-    pub(crate) counts: Counts,
     pub(crate) managed: AtomicU64,
     /// Not zero while the whole zone is isolated.
     closed: AtomicU64,
@@ -89,7 +88,6 @@ impl<'m> Zone<'m> {
             geometry,
             words,
             gate: Gate::new(),
-            counts: Counts::new(),
             managed: AtomicU64::new(0),
             closed: AtomicU64::new(0),
         };
@@ -138,7 +136,7 @@ impl<'m> Zone<'m> {
 
     /// How many frames are free: `O(1)`, exact when no operation is in flight.
     pub fn free_frames(&self) -> u64 {
-        self.counts.free()
+        self.counts().free()
     }
 
     /// Takes a block of `order`, aligned to its size.
@@ -155,7 +153,7 @@ impl<'m> Zone<'m> {
     pub fn alloc(&self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
         let (pfn, class) = self.search(order, migrate as u8)?;
         self.admit(pfn, order)?;
-        self.counts.take(class, order.frames());
+        self.counts().take(class, order.frames());
         Ok(pfn)
     }
 
@@ -419,3 +417,6 @@ impl fmt::Debug for Zone<'_> {
 
 const _: () = assert!(node_order(LEVELS) >= Order::MAX.get());
 const _: () = assert!(1u64 << node_order(TOP) == Order::MAX.frames() * 8);
+// A host may make a zone on a small stack: what is large lives in the metadata.
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Zone<'_>>() <= 448);
