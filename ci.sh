@@ -79,7 +79,13 @@ job_examples() {
       tail -40 "$log"
       return 1
     fi
-    "target/release/examples/$name" --help >/dev/null || { echo "example $name: no --help"; return 1; }
+    "target/release/examples/$name" --help >"$log" || { echo "example $name: no --help"; return 1; }
+    grep -q -e '--machine FILE' "$log" || continue
+    if ! "target/release/examples/$name" --machine examples/machines/two_sockets.machine </dev/null >"$log" 2>&1; then
+      echo "example $name --machine: failed"
+      tail -40 "$log"
+      return 1
+    fi
   done
   # A check that cannot fail is none: each mistake that the example can build must show as a leak.
   target/release/examples/isolation --every-door | tail -1
@@ -97,10 +103,14 @@ job_fuzz() {
   cargo +nightly --version >/dev/null 2>&1 || { skipped "no nightly compiler, which libFuzzer's flags need"; return 0; }
   need c++ g++ || return 0
   cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz || { skipped "cargo-fuzz cannot be installed"; return 0; }
-  local target log=target/fuzz.log
+  local target log=target/fuzz.log seeds dictionary
   cargo +nightly fuzz build || return 1
   for target in $(cargo +nightly fuzz list); do
-    if cargo +nightly fuzz run "$target" -- -max_total_time="$FUZZ_SECONDS" -timeout=30 -rss_limit_mb=4096 >"$log" 2>&1; then
+    # What a target starts from, and the words that its inputs are made of, where somebody wrote them down.
+    seeds=() dictionary=()
+    [ -d "fuzz/seeds/$target" ] && mkdir -p "fuzz/corpus/$target" && seeds=("fuzz/corpus/$target" "fuzz/seeds/$target")
+    [ -f "fuzz/seeds/$target.dict" ] && dictionary=("-dict=fuzz/seeds/$target.dict")
+    if cargo +nightly fuzz run "$target" "${seeds[@]}" -- "${dictionary[@]}" -max_total_time="$FUZZ_SECONDS" -timeout=30 -rss_limit_mb=4096 >"$log" 2>&1; then
       echo "fuzz $target: $(grep -o 'stat::number_of_executed_units: *[0-9]*\|Done [0-9]* runs.*' "$log" | tail -1)"
     else
       echo "fuzz $target failed"

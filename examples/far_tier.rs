@@ -8,61 +8,88 @@ mod pipe;
 #[path = "support/cli.rs"]
 mod cli;
 
-use std::path::PathBuf;
+use std::ops::Range;
 use std::process::ExitCode;
 
-use pnode::core::{AllocError, Features, MemoryClass, NodeId, Request};
-use pnode::user::machine::Mapping;
-use pnode::user::{Machine, NodeSpec};
+use pnode::core::{AllocError, Features, NodeId, Request};
+use pnode::user::Machine;
+use pnode::user::machine::{Mapping, Place};
 
-use cli::{ensure, say};
+use cli::{Options, ensure, say};
 
 const HELP: &str = "\
 A far tier that is used on purpose only.
 
-A program has nearly twice as many pages as there is ordinary memory. The cold ones are demoted to a far node,
+A program has more pages as there is ordinary memory. The cold ones are demoted to a far node,
 which is private: it opened the doors DEMOTION, RECLAIM and PROMOTION, and no other. The program's hot
 pages change over time; each round the tier's service promotes what was touched there and demotes what was
 not touched. Watch the share of accesses that ordinary memory serves. In between an ordinary request that
 finds no ordinary memory fails, although the far node has room: there is no fallback.";
 
-const DRAM: u64 = 256;
-const PAGES: usize = 448;
-const HOT: usize = 150;
-const ACCESSES: usize = 4000;
+/// The most frames of ordinary memory that the program fills.
+const LARGEST: usize = 16_384;
 
-fn main() -> ExitCode {
-    cli::main("far_tier", HELP, run)
+const MACHINE: &str = "\
+node dram ordinary 256frames
+node far private 512frames class far doors RECLAIM|DEMOTION|PROMOTION";
+
+/// How large everything is, from how much ordinary memory there is.
+struct Size {
+    pages: usize,
+    hot: usize,
+    /// How far the program's interest moves at a time.
+    step: usize,
+    accesses: usize,
 }
 
-fn run(svg: Option<PathBuf>) -> Result<(), String> {
+fn main() -> ExitCode {
+    cli::main("far_tier", HELP, MACHINE, run)
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let description = &options.machine;
     let doors = Features::RECLAIM | Features::DEMOTION | Features::PROMOTION;
-    let machine = Machine::builder()
-        .node(NodeSpec::ordinary(DRAM))
-        .node(NodeSpec::private(MemoryClass::FAR, 512).features(doors))
-        .build()
-        .map_err(say)?;
-    let [dram, far] = [machine.node(0).map_err(say)?, machine.node(1).map_err(say)?];
+    let far = description.role(
+        "a private node with the doors RECLAIM, DEMOTION and PROMOTION",
+        |spec| spec.is_private() && spec.advertised().is_none() && spec.doors().contains(doors),
+        "node far private 2MiB class far doors RECLAIM|DEMOTION|PROMOTION",
+    )?;
+    let ordinary = description.ordinary_frames();
+    let near = description.ordinary()?;
+    let machine = description.build()?;
+    let pages = (ordinary * 7 / 4).min(ordinary + machine.frames(far) as usize * 3 / 4);
+    if ordinary < 64 || ordinary > LARGEST || pages < ordinary * 5 / 4 {
+        return Err(description.about(&format!(
+            "this example fills 64 to {LARGEST} frames of ordinary memory, and a far tier of at least a third of them"
+        )));
+    }
+    let size = Size {
+        pages,
+        hot: ordinary * 75 / 128,
+        step: (pages - ordinary * 75 / 128) * 15 / 32,
+        accesses: ordinary * 125 / 8,
+    };
     let page = machine.page().bytes();
-    let memory = machine.map(PAGES, dram).map_err(say)?;
-    for number in 0..PAGES {
+    let memory = machine.map(pages, near).map_err(say)?;
+    for number in 0..pages {
         memory.write(number * page, &(number as u64).to_le_bytes()).map_err(say)?;
     }
     println!(
-        "{PAGES} pages, {DRAM} frames of ordinary memory: {} pages are on the far tier\n",
+        "{pages} pages, {ordinary} frames of ordinary memory: {} pages are on the far tier\n",
         on(&memory, far)
     );
 
     no_fallback(&machine, far)?;
 
     println!("round  hot pages   served by ordinary memory        promoted  demoted");
-    let mut versions = [0u64; PAGES];
+    let mut versions = vec![0u64; pages];
     let mut shares = Vec::new();
     for round in 0..9 {
         // The program's interest moves on every third round.
-        let first = round / 3 * 140;
+        let first = round / 3 * size.step;
         machine.age();
-        let (near, touched) = work(&memory, dram, page, first, round as u64, &mut versions)?;
+        let (near, touched) =
+            work(&memory, far, page, first..first + size.hot, &size, round as u64, &mut versions)?;
         let before = machine.counters().demoted;
         // The service: room first, then what was touched on the far tier comes back.
         let hot_and_far: Vec<usize> =
@@ -72,17 +99,17 @@ fn run(svg: Option<PathBuf>) -> Result<(), String> {
         for page in hot_and_far {
             promoted += memory.promote(page..page + 1, far).map_err(say)?;
         }
-        let share = near * 100 / ACCESSES;
+        let share = near * 100 / size.accesses;
         let bar = "█".repeat(share * 24 / 100) + &"·".repeat(24 - share * 24 / 100);
         let demoted = machine.counters().demoted - before;
         println!(
-            "{:>5}  {first:>3}..{:<3}    {bar} {share:>3} %   {promoted:>8} {demoted:>8}",
+            "{:>5}  {first:>5}..{:<5} {bar} {share:>3} %   {promoted:>8} {demoted:>8}",
             round + 1,
-            first + HOT
+            first + size.hot
         );
         shares.push(share);
     }
-    cli::draw(&machine, "far_tier: after nine rounds", svg.as_ref())?;
+    cli::draw(&machine, "far_tier: after nine rounds", options.svg.as_ref())?;
     // Within each phase of interest the service must catch up.
     for phase in shares.chunks(3) {
         ensure(
@@ -102,7 +129,7 @@ fn run(svg: Option<PathBuf>) -> Result<(), String> {
 }
 
 fn on(memory: &Mapping, node: NodeId) -> usize {
-    (0..PAGES).filter(|page| memory.place(*page).is_resident_on(node)).count()
+    (0..memory.pages()).filter(|page| memory.place(*page).is_resident_on(node)).count()
 }
 
 /// Takes what is left of ordinary memory and shows that the next request fails.
@@ -125,23 +152,26 @@ fn no_fallback(machine: &Machine, far: NodeId) -> Result<(), String> {
 /// pages were touched.
 fn work(
     memory: &Mapping,
-    dram: NodeId,
+    far: NodeId,
     page: usize,
-    first: usize,
+    interest: Range<usize>,
+    size: &Size,
     round: u64,
-    versions: &mut [u64; PAGES],
+    versions: &mut [u64],
 ) -> Result<(usize, Vec<usize>), String> {
     let mut seed = round + 1;
     let mut near = 0;
-    let mut hot = vec![false; PAGES];
-    for access in 0..ACCESSES {
+    let mut hot = vec![false; size.pages];
+    for access in 0..size.accesses {
         seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         let random = (seed >> 33) as usize;
-        let number = if access % 40 != 0 { first + random % HOT } else { random % PAGES };
-        near += usize::from(memory.place(number).is_resident_on(dram));
+        let number =
+            if access % 40 != 0 { interest.start + random % interest.len() } else { random % size.pages };
+        let place = memory.place(number);
+        near += usize::from(matches!(place, Place::Resident { node, .. } if node != far));
         hot[number] = true;
         versions[number] = seed;
         memory.write(number * page + 8, &seed.to_le_bytes()).map_err(say)?;
     }
-    Ok((near, (0..PAGES).filter(|page| hot[*page]).collect()))
+    Ok((near, (0..size.pages).filter(|page| hot[*page]).collect()))
 }

@@ -9,7 +9,6 @@ mod pipe;
 mod cli;
 
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -19,23 +18,27 @@ use pnode::core::{AllocError, Frame, MemoryClass, NodeId, Request};
 use pnode::user::machine::MachineGrant;
 use pnode::user::{Machine, NodeSpec};
 
-use cli::{ensure, say};
+use cli::{Options, ensure, say};
 
 const HELP: &str = "\
 Packet buffers on a network card.
 
-The card has 64 frames of memory, a private node with every door shut. The network stack holds the
+The card's memory is a private node; in the example's own machine every door of it is shut. The network stack holds the
 owner's grant: it takes its buffers on the card as long as there are any, and in ordinary memory after
 that. Two real sockets carry the payload from buffer to buffer. Meanwhile a neighbour asks for memory
 near the card all the time, and never gets any of the card's.";
 
 const PACKETS: u64 = 20_000;
 const PAYLOAD: usize = 1400;
-/// Packets on their way at a time: more than the card has buffers for.
-const IN_FLIGHT: usize = 96;
+/// Packets on their way at a time, beyond those that the card has buffers for.
+const MORE_THAN_FIT: usize = 32;
+
+const MACHINE: &str = "\
+node dram ordinary 512frames
+node card private 64frames class device-buffer";
 
 fn main() -> ExitCode {
-    cli::main("nic_buffers", HELP, run)
+    cli::main("nic_buffers", HELP, MACHINE, run)
 }
 
 /// The part of a network stack that hands out packet buffers.
@@ -71,13 +74,25 @@ fn payload(number: u64) -> [u8; PAYLOAD] {
     bytes
 }
 
-fn run(svg: Option<PathBuf>) -> Result<(), String> {
-    let machine = Machine::builder()
-        .node(NodeSpec::ordinary(512))
-        .node(NodeSpec::private(MemoryClass::DEVICE_BUFFER, 64))
-        .build()
-        .map_err(say)?;
-    let [dram, card] = [machine.node(0).map_err(say)?, machine.node(1).map_err(say)?];
+fn run(options: &Options) -> Result<(), String> {
+    let description = &options.machine;
+    let buffers = |spec: &NodeSpec| spec.memory_class().name() == MemoryClass::DEVICE_BUFFER.name();
+    let card = description.role(
+        "a private node of class device-buffer",
+        |spec| spec.is_private() && buffers(spec),
+        "node card private 64frames class device-buffer",
+    )?;
+    let machine = description.build()?;
+    let in_flight = machine.frames(card) as usize + MORE_THAN_FIT;
+    if in_flight as u64 > PACKETS / 2 {
+        let most = PACKETS / 2 - MORE_THAN_FIT as u64;
+        return Err(
+            description.about(&format!("a card of more than {most} frames is never short of buffers"))
+        );
+    }
+    if description.ordinary_frames() < 2 * MORE_THAN_FIT {
+        return Err(description.about("the buffers that the card has no room for need 64 ordinary frames"));
+    }
     let grant = machine.owner_grant(card).map_err(say)?;
     let stack =
         Stack { machine: &machine, card: grant, on_card: AtomicU64::new(0), elsewhere: AtomicU64::new(0) };
@@ -86,7 +101,7 @@ fn run(svg: Option<PathBuf>) -> Result<(), String> {
 
     let (asked, reached) = thread::scope(|scope| -> Result<_, String> {
         let neighbour = scope.spawn(|| neighbour(&machine, card, &done));
-        let outcome = carry(&stack, &near_end, &far_end);
+        let outcome = carry(&stack, in_flight, &near_end, &far_end);
         done.store(true, Ordering::Relaxed);
         let seen = neighbour.join().map_err(|_| "the neighbour did not end well")?;
         outcome.map(|()| seen)
@@ -99,29 +114,31 @@ fn run(svg: Option<PathBuf>) -> Result<(), String> {
     println!("neighbour's requests   {asked} near the card, {reached} of them served by it");
     ensure(reached == 0, "an ordinary request reached the card's memory")?;
     ensure(on_card > 0 && elsewhere > 0, "both kinds of buffers must have been used")?;
-    cli::draw(&machine, "nic_buffers: the buffers have gone back", svg.as_ref())?;
+    cli::draw(&machine, "nic_buffers: the buffers have gone back", options.svg.as_ref())?;
     machine.audit().map_err(say)?;
-    for (node, name) in [(dram, "ordinary"), (card, "card")] {
-        println!(
-            "free at the end        {} of {} frames, {name}",
-            machine.free_frames(node),
-            machine.frames(node)
-        );
-        ensure(machine.free_frames(node) == machine.frames(node), "a buffer was lost")?;
+    for (node, (name, spec)) in machine.nodes().zip(description.file.nodes()) {
+        let (free, all) = (machine.free_frames(node), machine.frames(node));
+        println!("free at the end        {free} of {all} frames, {name}");
+        ensure(free == all || spec.advertised().is_some(), "a buffer was lost")?;
     }
     Ok(())
 }
 
 /// Sends every packet from a buffer, receives it into another, and compares.
-fn carry(stack: &Stack<'_>, sender: &UnixDatagram, receiver: &UnixDatagram) -> Result<(), String> {
+fn carry(
+    stack: &Stack<'_>,
+    in_flight: usize,
+    sender: &UnixDatagram,
+    receiver: &UnixDatagram,
+) -> Result<(), String> {
     let machine = stack.machine;
     // Buffers that were filled and wait for the wire, as many as the ring has room for.
-    let (ring, wire) = mpsc::sync_channel::<Frame>(IN_FLIGHT);
+    let (ring, wire) = mpsc::sync_channel::<Frame>(in_flight);
     let (full, start) = mpsc::channel();
     thread::scope(|scope| {
         let filler = scope.spawn(move || {
             for number in 0..PACKETS {
-                if number == IN_FLIGHT as u64 {
+                if number == in_flight as u64 {
                     full.send(()).map_err(say)?;
                 }
                 let buffer = stack.buffer().map_err(say)?;

@@ -32,16 +32,30 @@ mod driver {
     }
 
     impl<'m> Engine<'m> {
-        /// Claims `node` with every door shut and brings the device's memory online.
+        /// Claims `node` with every door shut and brings the device's memory online. A probe that fails leaves the node
+        /// as it found it.
         pub(crate) fn probe(
             nodes: &'m Nodes<'m, Zone<'m>>,
             node: NodeId,
             bar: &'m Zone<'m>,
         ) -> Result<Self, Problem> {
             let owner = nodes.register(node, Private::class(MemoryClass::DEVICE_BUFFER), Features::NONE)?;
+            match Self::start(&owner, bar) {
+                Ok(grant) => Ok(Self { owner, grant: Some(grant), ring: [const { None }; RING], head: 0 }),
+                Err(problem) => {
+                    // Nobody else can have taken a frame of it yet, so each step that applies succeeds; what the caller
+                    // wants to hear is why the probe failed.
+                    let _ = owner.drain();
+                    let _ = owner.offline(bar.span());
+                    let _ = owner.unregister();
+                    Err(problem)
+                }
+            }
+        }
+
+        fn start(owner: &Owner<'m, Zone<'m>>, bar: &'m Zone<'m>) -> Result<Grant<'m, Zone<'m>>, Problem> {
             owner.online(bar)?;
-            let grant = Some(owner.grant()?);
-            Ok(Self { owner, grant, ring: [const { None }; RING], head: 0 })
+            Ok(owner.grant()?)
         }
 
         /// Puts a block of `2^order` contiguous frames on the ring and gives back its first frame, for the descriptor.
@@ -161,6 +175,13 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     nodes.ordinary(dram, MemoryClass::DRAM)?.online(&dram_zone)?;
 
     let sentence = |problem: Problem| problem.to_string();
+    // A BAR whose frames are somebody else's: the probe fails, and the node is free for the next one.
+    match Engine::probe(&nodes, device, &dram_zone) {
+        Err(problem @ Problem::Online(_)) => println!("wrong BAR    refused: {problem}"),
+        Err(problem) => return Err(format!("the wrong BAR was refused for another reason: {problem}").into()),
+        Ok(_) => return Err("a BAR that is somebody else's memory was taken".into()),
+    }
+    assert!(nodes.state(device).is_some_and(|state| !state.is_registered()), "a failed probe leaves nothing");
     let mut engine = Engine::probe(&nodes, device, &bar_zone).map_err(sentence)?;
     println!("probed       {} frames at {:?}, every door shut", bar.frames(), bar.start());
 

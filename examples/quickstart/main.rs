@@ -8,16 +8,20 @@ mod pipe;
 
 use std::process::ExitCode;
 
-use pnode::core::{AllocError, Frame, NodeId, Reason, Request};
+use pnode::core::{AllocError, Features, Frame, NodeId, Reason, Request};
+use pnode::user::Machine;
 use pnode::user::machine::{Mapping, Place};
-use pnode::user::{Machine, NodeSpec};
 
 mod input;
+#[path = "../support/machine.rs"]
+#[allow(dead_code, reason = "the examples share it, and each uses a part")]
+mod machine;
 mod options;
 #[path = "../support/screen.rs"]
 mod screen;
 
 use input::{Input, checksum};
+use machine::Described;
 use options::{Command, Options};
 use screen::{Bytes, Count, Progress, phase};
 
@@ -45,7 +49,19 @@ fn say(error: impl std::fmt::Display) -> String {
 }
 
 fn run(options: &Options) -> Result<(), String> {
-    let input = input::read(&options.input, options.limit)?;
+    let mut input = input::read(&options.input, options.limit)?;
+    if let Some(machine) = &options.machine {
+        // A tenth more ordinary memory than data, as in the machine that the program makes itself.
+        let room = machine.ordinary_frames() * FRAME * 10 / 11;
+        if input.bytes.len() > room {
+            println!(
+                "machine      has room for {} of the input's {}",
+                Bytes(room as u64),
+                Bytes(input.bytes.len() as u64)
+            );
+            input.bytes.truncate(room);
+        }
+    }
     let mut show = Show::new(&input, options)?;
     show.load()?;
     let greedy = show.press()?;
@@ -56,12 +72,32 @@ fn run(options: &Options) -> Result<(), String> {
     show.audit(greedy)
 }
 
+/// The size of a frame on most machines; what is sized by it need not be exact.
+const FRAME: usize = 4096;
+
+/// A machine that is small enough to be under pressure with this input: a tenth more ordinary memory than data, and a
+/// private node that advertises three times its memory.
+fn machine_for(input: &Input) -> String {
+    let pages = input.bytes.len().div_ceil(FRAME);
+    let ordinary = (pages * 11 / 10).max(64) / 2 + 16;
+    let physical = (pages * 9 / 20).max(64);
+    format!(
+        "node dram0 ordinary {ordinary}frames\n\
+         node dram1 ordinary {ordinary}frames\n\
+         node zip compressed {physical}frames holds {}frames\n\
+         distance dram0 dram1 20\n\
+         distance dram0 zip 30\n\
+         distance dram1 zip 30\n",
+        physical * 3
+    )
+}
+
 /// The machine, the data on it, and what the data should be.
 struct Show<'i> {
     input: &'i Input,
     machine: Machine,
-    /// The two ordinary nodes.
-    dram: [NodeId; 2],
+    /// The ordinary nodes.
+    dram: Vec<NodeId>,
     private: NodeId,
     memory: Mapping,
     page: usize,
@@ -73,31 +109,36 @@ struct Show<'i> {
 
 impl<'i> Show<'i> {
     fn new(input: &'i Input, options: &Options) -> Result<Self, String> {
-        // Small enough to be under pressure with this input: a tenth more ordinary memory than data, and a private node
-        // that advertises three times its memory.
-        let frame = 4096;
-        let pages = input.bytes.len().div_ceil(frame) as u64;
-        let ordinary = (pages * 11 / 10).max(64) / 2 + 16;
-        let physical = (pages * 9 / 20).max(64);
-        let mut builder = Machine::builder()
-            .node(NodeSpec::ordinary(ordinary))
-            .node(NodeSpec::ordinary(ordinary))
-            .node(NodeSpec::compressed(physical, physical * 3))
-            .distances(&[10, 20, 30, 20, 10, 30, 30, 30, 10]);
+        let own;
+        let description = match &options.machine {
+            Some(description) => description,
+            None => {
+                own = Described::own(&machine_for(input))?;
+                &own
+            }
+        };
+        let private = description.role(
+            "a compressed node that may be unplugged",
+            |spec| spec.advertised().is_some() && spec.doors().contains(Features::HOTUNPLUG),
+            "node zip compressed 4MiB holds 12MiB",
+        )?;
+        let doors =
+            description.file.nodes().nth(private.index()).map_or(Features::NONE, |(_, spec)| spec.doors());
+        let near = description.ordinary()?;
+        let mut builder = description.file.builder();
         if let Some(choice) = options.backend {
             builder = builder.faults(choice);
         }
         let machine = builder.build().map_err(say)?;
         let page = machine.page().bytes();
         let pages = input.bytes.len().div_ceil(page);
-        let [near, far, private] =
-            [machine.node(0), machine.node(1), machine.node(2)].map(|node| node.map_err(say));
-        let (dram, private) = ([near?, far?], private?);
-        let memory = machine.map(pages, dram[0]).map_err(say)?;
+        let is_private = |node| machine.state(node).is_some_and(|state| state.is_private());
+        let dram: Vec<_> = machine.nodes().filter(|node| !is_private(*node)).collect();
+        let memory = machine.map(pages, near).map_err(say)?;
 
         println!("input        {}, {}", input.name, Bytes(input.bytes.len() as u64));
         println!("page faults  {}", machine.faults());
-        for node in dram {
+        for node in dram.iter().copied() {
             let bytes = machine.frames(node) * page as u64;
             println!("node {}       ordinary memory, {}", node.get(), Bytes(bytes));
         }
@@ -108,7 +149,7 @@ impl<'i> Show<'i> {
             Bytes(usage.physical),
             Bytes(usage.advertised)
         );
-        println!("             open doors: {}", NodeSpec::COMPRESSED);
+        println!("             open doors: {}", doors);
         let expected = vec![0; pages];
         Ok(Self { input, machine, dram, private, memory, page, pages, expected, verified: 0 })
     }
@@ -155,16 +196,13 @@ impl<'i> Show<'i> {
             }
         };
         let on = |node: NodeId| greedy.iter().filter(|frame| frame.node() == node).count() as u64;
-        println!(
-            "   it asked for node {} and got {} frames of node {}, {} of node {}, {} of node {}",
-            self.private.get(),
-            Count(on(self.dram[0])),
-            self.dram[0].get(),
-            Count(on(self.dram[1])),
-            self.dram[1].get(),
-            Count(on(self.private)),
-            self.private.get(),
-        );
+        let got: Vec<_> = self
+            .dram
+            .iter()
+            .chain([&self.private])
+            .map(|node| format!("{} of node {}", Count(on(*node)), node.get()))
+            .collect();
+        println!("   it asked for node {} and got frames: {}", self.private.get(), got.join(", "));
         println!("   then       refused: {refusal}");
         let insisting = Request::page().prefer(self.private).this_node_only();
         match self.machine.alloc(insisting) {
@@ -214,6 +252,14 @@ impl<'i> Show<'i> {
                 Count(moved as u64),
                 Count(refused)
             );
+        }
+        if self.stored_pages().is_empty() {
+            // Another private node is nearer, and took them all; this one is shown.
+            moved = 0;
+            for page in (0..self.pages).filter(|page| page % 5 != 0).take(wanted) {
+                moved += self.memory.demote(page..page + 1, self.private).map_err(say)?.pages;
+            }
+            println!("   they are on a nearer node; {} pages move on", Count(moved as u64));
         }
         let usage = self.machine.compressed(self.private).ok_or("the private node is gone")?;
         let stats = usage.stats;
@@ -372,9 +418,11 @@ impl<'i> Show<'i> {
         let on = |node: NodeId| {
             (0..self.pages).filter(|page| self.memory.place(*page).node() == Some(node)).count()
         };
-        let nodes = [self.dram[0], self.dram[1], self.private];
-        let places: Vec<_> =
-            nodes.iter().map(|node| format!("node {}: {}", node.get(), Count(on(*node) as u64))).collect();
+        let places: Vec<_> = self
+            .machine
+            .nodes()
+            .map(|node| format!("node {}: {}", node.get(), Count(on(node) as u64)))
+            .collect();
         println!("   pages are on {}", places.join(", "));
     }
 }

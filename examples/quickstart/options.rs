@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use pnode::user::fault::Choice;
 
+use crate::machine::Described;
+
 pub(crate) const HELP: &str = "\
 A private memory node at work: real memory, real page faults, your data.
 
@@ -12,12 +14,14 @@ usage: quickstart [OPTIONS] [INPUT]
 
   INPUT              a file, a directory (all files in it), or - for standard input;
                      without it the program takes its own executable
+  --machine FILE     the machine to show it on: ordinary nodes and a compressed one (default: two and one,
+                     large enough for the input); an input that is larger than fits is cut off
   --svg FILE         also draw what every frame is used for, at the fullest moment
   --backend NAME     how to take page faults: best (default), userfaultfd or signal
   --limit MIB        the most input to take, in MiB (default 1024)
   --help             this text
 
-It builds a machine of two ordinary nodes and one private node that keeps pages compressed and
+It builds a machine of ordinary nodes and one private node that keeps pages compressed and
 advertises more memory than it has, and then: loads the input by touching memory, fills the ordinary
 nodes to show that nothing but demotion reaches the private one, demotes cold pages, reads them back
 through faults, writes to some, unplugs the private node, and audits every zone. Every byte is verified
@@ -26,6 +30,7 @@ after each step. The exit code is 0 only if all of that held.";
 /// What the command line asks for.
 pub(crate) struct Options {
     pub(crate) input: Source,
+    pub(crate) machine: Option<Described>,
     pub(crate) svg: Option<PathBuf>,
     pub(crate) backend: Option<Choice>,
     pub(crate) limit: u64,
@@ -46,7 +51,8 @@ pub(crate) enum Command {
 
 /// Reads the command line; an error is a sentence.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
-    let mut options = Options { input: Source::OwnExecutable, svg: None, backend: None, limit: 1024 << 20 };
+    let mut options =
+        Options { input: Source::OwnExecutable, machine: None, svg: None, backend: None, limit: 1024 << 20 };
     let mut arguments = arguments.into_iter();
     let mut inputs = 0;
     while let Some(argument) = arguments.next() {
@@ -55,6 +61,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
         };
         match argument.to_str() {
             Some("--help" | "-h") => return Ok(Command::Help),
+            Some("--machine") => options.machine = Some(Described::read(&value("a file name")?)?),
             Some("--svg") => options.svg = Some(value("a file name")?.into()),
             Some("--backend") => {
                 let name = value("a name")?;

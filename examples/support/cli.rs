@@ -1,38 +1,63 @@
-//! The command line that the small examples share: `--help`, and `--svg FILE` where there is a picture.
+//! The command line that the small examples share: `--help`, `--machine FILE`, and `--svg FILE` for a picture.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs an example: prints its help, or calls `run` with the file that a picture is to be written to. A failure is one
-/// sentence and a non-zero exit code.
+#[allow(dead_code, reason = "the examples share it, and each uses a part")]
+pub(crate) mod machine;
+
+use machine::Described;
+
+/// What the command line asks for.
+pub(crate) struct Options {
+    /// The file that a picture is to be written to.
+    pub(crate) svg: Option<PathBuf>,
+    /// The machine to run on.
+    pub(crate) machine: Described,
+}
+
+/// Runs an example: prints its help, or calls `run`. `own` describes the machine that it runs on if the command line
+/// names none. A failure is one sentence and a non-zero exit code.
 pub(crate) fn main(
     name: &str,
     help: &str,
-    run: impl FnOnce(Option<PathBuf>) -> Result<(), String>,
+    own: &str,
+    run: impl FnOnce(&Options) -> Result<(), String>,
 ) -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let mut svg = None;
-    let mut outcome = Ok(());
-    while let Some(argument) = arguments.next() {
-        match argument.to_str() {
-            Some("--help" | "-h") => {
-                println!("{help}\n\nusage: {name} [--svg FILE] [--help]");
-                return ExitCode::SUCCESS;
-            }
-            Some("--svg") => match arguments.next() {
-                Some(file) => svg = Some(PathBuf::from(file)),
-                None => outcome = Err("--svg needs a file name; see --help".into()),
-            },
-            _ => outcome = Err(format!("{} is no option; see --help", argument.to_string_lossy())),
+    let outcome = match parse(own) {
+        Ok(None) => {
+            println!("{help}\n\nIts machine, unless --machine names another one:\n");
+            own.lines().for_each(|line| println!("  {line}"));
+            println!("\nusage: {name} [--machine FILE] [--svg FILE] [--help]");
+            Ok(())
         }
-    }
-    match outcome.and_then(|()| run(svg)) {
+        Ok(Some(options)) => run(&options),
+        Err(sentence) => Err(sentence),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
             eprintln!("\n{name}: {sentence}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line; `None` if help is wanted.
+fn parse(own: &str) -> Result<Option<Options>, String> {
+    let mut arguments = std::env::args_os().skip(1);
+    let mut options = Options { svg: None, machine: Described::own(own)? };
+    while let Some(argument) = arguments.next() {
+        let name = argument.to_string_lossy().into_owned();
+        let mut file = || arguments.next().ok_or_else(|| format!("{name} needs a file name; see --help"));
+        match name.as_str() {
+            "--help" | "-h" => return Ok(None),
+            "--svg" => options.svg = Some(PathBuf::from(file()?)),
+            "--machine" => options.machine = Described::read(&file()?)?,
+            _ => return Err(format!("{name} is no option; see --help")),
+        }
+    }
+    Ok(Some(options))
 }
 
 /// Any error as the sentence that it prints as.

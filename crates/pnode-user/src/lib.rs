@@ -7,6 +7,7 @@
 //! - [`machine`]: a [`Machine`] of nodes and mappings. Touch an address and it faults; the fault goes through the gate,
 //!   takes a frame and maps it there. Pages move between nodes, are fenced, compressed, promoted and evacuated under
 //!   programs that use them.
+//! - [`machine_file`]: a machine in one small text file.
 //! - [`fault`]: the faults themselves: addresses on which one's own pager maps what it likes.
 //! - [`backing`]: the memory of a node, as a file in memory.
 //!
@@ -45,9 +46,11 @@ mod arena;
 pub mod backing;
 pub mod fault;
 pub mod machine;
+pub mod machine_file;
 mod sys;
 
 pub use machine::{Machine, NodeSpec};
+pub use machine_file::MachineFile;
 pub use sys::SysError;
 
 #[doc = include_str!("../README.md")]

@@ -118,6 +118,9 @@ struct Regions {
 }
 
 impl Machine {
+    /// The most nodes that a machine can have.
+    pub const MOST_NODES: usize = spec::MAX_NODES;
+
     /// Starts the description of a machine.
     pub fn builder() -> Builder {
         Builder::default()

@@ -14,7 +14,7 @@ use crate::fault::{Backend, BackendError, Choice};
 use crate::sys::SysError;
 
 /// A node of a machine that is to be built.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeSpec {
     pub(super) class: MemoryClass,
     pub(super) kind: Kind,
@@ -22,7 +22,7 @@ pub struct NodeSpec {
 }
 
 /// What kind of node it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Ordinary,
     Private(Features),
@@ -37,6 +37,9 @@ impl NodeSpec {
         .union(Features::HOTUNPLUG)
         .union(Features::OOM)
         .union(Features::WRITE_FENCE);
+
+    /// The most frames of a node.
+    pub const MOST_FRAMES: u64 = 1 << STRIDE_SHIFT;
 
     /// Ordinary memory of `frames` frames.
     pub const fn ordinary(frames: u64) -> Self {
@@ -70,6 +73,37 @@ impl NodeSpec {
             Kind::Compressed { advertised, .. } => Kind::Compressed { features, advertised },
         };
         self
+    }
+
+    /// How many frames it is to have.
+    pub const fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// What its memory is made of.
+    pub const fn memory_class(&self) -> MemoryClass {
+        self.class
+    }
+
+    /// Whether it is private; a compressed node is.
+    pub const fn is_private(&self) -> bool {
+        !matches!(self.kind, Kind::Ordinary)
+    }
+
+    /// Its open doors; an ordinary node has none.
+    pub const fn doors(&self) -> Features {
+        match self.kind {
+            Kind::Ordinary => Features::NONE,
+            Kind::Private(features) | Kind::Compressed { features, .. } => features,
+        }
+    }
+
+    /// How many pages it takes, if it keeps them compressed.
+    pub const fn advertised(&self) -> Option<u64> {
+        match self.kind {
+            Kind::Compressed { advertised, .. } => Some(advertised),
+            Kind::Ordinary | Kind::Private(_) => None,
+        }
     }
 }
 

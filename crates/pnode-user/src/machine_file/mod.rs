@@ -1,0 +1,232 @@
+//! A machine in one small text file.
+//!
+//! ```text
+//! # Two sockets, a far tier that cold pages go to, and a card that keeps its memory to itself.
+//! node dram0 ordinary 64MiB
+//! node dram1 ordinary 64MiB
+//! node cxl   private 128MiB class far latency 350ns doors RECLAIM|DEMOTION|PROMOTION
+//! node zip   compressed 16MiB holds 48MiB
+//! node card  private 64frames class device-buffer
+//!
+//! distance dram0 dram1 21          # the same both ways
+//! distance dram0 cxl 24
+//! distance cxl -> dram1 30         # seen from cxl
+//! cpuset batch dram1 cxl
+//! swap 256MiB
+//! ```
+//!
+//! # Grammar
+//!
+//! One statement a line. Words are apart by blanks or tabs; `#` starts a comment that ends with its line.
+//!
+//! ```text
+//! file      = { [ statement ] [ "#" comment ] newline }
+//! statement = "node" NAME KIND SIZE { property }
+//!           | "distance" NAME [ "->" ] NAME NUMBER
+//!           | "cpuset" NAME NAME { NAME }
+//!           | "swap" SIZE
+//! KIND      = "ordinary" | "private" | "compressed"
+//! property  = "class" CLASS           # what the memory is; a private node must say it
+//!           | "latency" NUMBER "ns"   # of an access, if other than the class's
+//!           | "bandwidth" NUMBER "MiB/s"
+//!           | "doors" DOOR { "|" DOOR }   # not for ordinary nodes, which have no doors
+//!           | "holds" SIZE            # what a compressed node takes, measured before it is compressed
+//! CLASS     = "dram" | "hbm" | "device-buffer" | "accelerator" | "far" | "compressed"
+//! DOOR      = "NONE" | a name of pnode_core::Features, as "RECLAIM"
+//! SIZE      = NUMBER ( "frames" | "KiB" | "MiB" | "GiB" )
+//! NAME      = a letter or "_", then letters, digits, "_", "-", "."; up to 32 of them
+//! ```
+//!
+//! Nodes get their ids in the order of their lines, from 0. Names are for the file and its reader: a statement may use
+//! a node that a later line describes. What is said twice is an error, and so is a distance that is said both ways and
+//! one way. A pair of nodes without a distance is 20 apart; a node is 10 from itself. Tiers need no statement: they
+//! follow from latency and bandwidth ([`pnode_core::tier::Tier::of`]).
+//!
+//! Sizes in bytes are whole frames of the machine that reads the file.
+
+mod error;
+mod parse;
+mod words;
+
+use core::fmt;
+use core::str::FromStr;
+
+use pnode_core::{Features, MemoryClass, NodeId, NodeMask, distance};
+
+use crate::machine::{Builder, Machine, NodeSpec};
+
+pub use error::{InText, MachineFileError, Problem};
+
+/// A machine as a file describes it: nodes with names, distances, cpusets and swap.
+///
+/// ```
+/// use pnode_user::MachineFile;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let text = "node dram ordinary 64frames\n\
+///             node card private 16frames class device-buffer";
+/// let file: MachineFile = text.parse()?;
+/// let machine = file.builder().build()?;
+/// let card = file.node("card").ok_or("no card")?;
+/// assert_eq!(machine.free_frames(card), 16);
+/// assert_eq!(file.to_string().parse::<MachineFile>()?, file);
+///
+/// let text = "node dram ordinary 64frames\nnode card private 16frames class nic";
+/// let error = text.parse::<MachineFile>().unwrap_err();
+/// assert_eq!((error.line, error.column), (2, 35));
+/// println!("{}", error.in_text(text));                   // the line, a mark under the word, and what to write
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineFile {
+    nodes: Vec<(String, NodeSpec)>,
+    /// Row by row; empty if the file says nothing of distances.
+    distances: Vec<u8>,
+    cpusets: Vec<(String, NodeMask)>,
+    swap: Option<u64>,
+}
+
+impl MachineFile {
+    /// Starts a machine of these nodes and distances; more can be added to it.
+    pub fn builder(&self) -> Builder {
+        let nodes = self.nodes.iter().map(|(_, spec)| *spec);
+        let builder = nodes.fold(Machine::builder(), Builder::node);
+        if self.distances.is_empty() { builder } else { builder.distances(&self.distances) }
+    }
+
+    /// The nodes with their names, in the order of their ids.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = (&str, &NodeSpec)> {
+        self.nodes.iter().map(|(name, spec)| (name.as_str(), spec))
+    }
+
+    /// The id of the node called `name`.
+    pub fn node(&self, name: &str) -> Option<NodeId> {
+        self.nodes.iter().position(|(other, _)| other == name).and_then(id)
+    }
+
+    /// The name of `node`.
+    pub fn name(&self, node: NodeId) -> Option<&str> {
+        self.nodes.get(node.index()).map(|(name, _)| name.as_str())
+    }
+
+    /// The first node that `suits`.
+    pub fn find(&self, mut suits: impl FnMut(&NodeSpec) -> bool) -> Option<NodeId> {
+        self.nodes.iter().position(|(_, spec)| suits(spec)).and_then(id)
+    }
+
+    /// The cpusets: the name of each and the nodes that it may use.
+    pub fn cpusets(&self) -> impl ExactSizeIterator<Item = (&str, &NodeMask)> {
+        self.cpusets.iter().map(|(name, mask)| (name.as_str(), mask))
+    }
+
+    /// The nodes of the cpuset called `name`.
+    pub fn cpuset(&self, name: &str) -> Option<&NodeMask> {
+        self.cpusets.iter().find(|(other, _)| other == name).map(|(_, mask)| mask)
+    }
+
+    /// How many pages the swap file has room for, if there is one.
+    pub const fn swap(&self) -> Option<u64> {
+        self.swap
+    }
+
+    /// The distance from one node to another, as the file has it.
+    pub fn distance(&self, from: NodeId, to: NodeId) -> u8 {
+        let said = self.distances.get(from.index() * self.nodes.len() + to.index());
+        let unsaid = if from == to { distance::LOCAL } else { distance::REMOTE };
+        said.copied().unwrap_or(unsaid)
+    }
+}
+
+/// The id of node number `index`; the parser takes no more nodes than there are ids.
+fn id(index: usize) -> Option<NodeId> {
+    NodeId::new(u16::try_from(index).ok()?).ok()
+}
+
+impl FromStr for MachineFile {
+    type Err = MachineFileError;
+
+    fn from_str(text: &str) -> Result<Self, MachineFileError> {
+        parse::file(text)
+    }
+}
+
+/// Writes a file that reads back as the same machine.
+impl fmt::Display for MachineFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, spec) in &self.nodes {
+            writeln!(f, "node {name} {}", Description(spec))?;
+        }
+        let name = |node: usize| self.nodes[node].0.as_str();
+        let entry = |from: usize, to: usize| self.distances[from * self.nodes.len() + to];
+        let pairs = (0..self.nodes.len()).flat_map(|from| (0..from).map(move |to| (to, from)));
+        for (one, other) in pairs.filter(|_| !self.distances.is_empty()) {
+            let (there, back) = (entry(one, other), entry(other, one));
+            if there == back {
+                writeln!(f, "distance {} {} {there}", name(one), name(other))?;
+            } else {
+                writeln!(f, "distance {} -> {} {there}", name(one), name(other))?;
+                writeln!(f, "distance {} -> {} {back}", name(other), name(one))?;
+            }
+        }
+        for (set, mask) in &self.cpusets {
+            write!(f, "cpuset {set}")?;
+            for node in mask.iter() {
+                write!(f, " {}", name(node.index()))?;
+            }
+            writeln!(f)?;
+        }
+        match self.swap {
+            Some(pages) => writeln!(f, "swap {pages}frames"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A node's kind, size and properties, in the words of the file.
+struct Description<'a>(&'a NodeSpec);
+
+impl fmt::Display for Description<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spec = self.0;
+        let (kind, shut) = match (spec.is_private(), spec.advertised()) {
+            (false, _) => ("ordinary", Features::NONE),
+            (true, None) => ("private", Features::NONE),
+            (true, Some(_)) => ("compressed", NodeSpec::COMPRESSED),
+        };
+        write!(f, "{kind} {}frames", spec.frames())?;
+        if let Some(pages) = spec.advertised() {
+            write!(f, " holds {pages}frames")?;
+        }
+        let class = spec.memory_class();
+        write!(f, " class {}", class.name())?;
+        let usual = class_named(class.name()).unwrap_or(class);
+        if class.latency_ns() != usual.latency_ns() {
+            write!(f, " latency {}ns", class.latency_ns())?;
+        }
+        if class.bandwidth_mib_s() != usual.bandwidth_mib_s() {
+            write!(f, " bandwidth {}MiB/s", class.bandwidth_mib_s())?;
+        }
+        if spec.doors() != shut {
+            write!(f, " doors {}", spec.doors())?;
+        }
+        Ok(())
+    }
+}
+
+/// The classes that a file can name.
+const CLASSES: [MemoryClass; 6] = [
+    MemoryClass::DRAM,
+    MemoryClass::HBM,
+    MemoryClass::DEVICE_BUFFER,
+    MemoryClass::ACCELERATOR,
+    MemoryClass::FAR,
+    MemoryClass::COMPRESSED,
+];
+
+fn class_named(name: &str) -> Option<MemoryClass> {
+    CLASSES.into_iter().find(|class| class.name() == name)
+}
+
+#[cfg(test)]
+mod tests;

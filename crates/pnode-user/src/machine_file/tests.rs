@@ -1,0 +1,181 @@
+use super::*;
+use crate::sys;
+use pnode_core::FeatureError;
+
+const EVERYTHING: &str = "\
+# A comment, and a blank line.
+
+node dram0 ordinary 64MiB # another one
+\tnode hbm ordinary 1GiB class hbm latency 80ns
+node far.tier-1 private 4096frames doors RECLAIM|DEMOTION class far bandwidth 12345MiB/s
+node zip compressed 1MiB holds 4MiB
+node tight compressed 256frames holds 512frames doors RECLAIM|DEMOTION|WRITE_FENCE
+node _shut private 1frames class device-buffer doors NONE
+distance dram0 later 21
+distance hbm -> zip 255
+cpuset batch hbm far.tier-1
+cpuset all dram0 hbm
+swap 16MiB
+node later ordinary 1frames
+";
+
+fn read(text: &str) -> MachineFile {
+    text.parse().unwrap_or_else(|error: MachineFileError| panic!("{}", error.in_text(text)))
+}
+
+#[test]
+fn everything_that_the_grammar_has_is_read() {
+    let file = read(EVERYTHING);
+    let frames = |mib: u64| (mib << 20) / sys::page_bytes() as u64;
+    let doors = Features::RECLAIM | Features::DEMOTION;
+    let specs: Vec<NodeSpec> = file.nodes().map(|(_, spec)| *spec).collect();
+    assert_eq!(
+        specs,
+        [
+            NodeSpec::ordinary(frames(64)),
+            NodeSpec::ordinary(frames(1024)).class(MemoryClass::new(
+                "hbm",
+                80,
+                MemoryClass::HBM.bandwidth_mib_s()
+            )),
+            NodeSpec::private(MemoryClass::new("far", MemoryClass::FAR.latency_ns(), 12345), 4096)
+                .features(doors),
+            NodeSpec::compressed(frames(1), frames(4)),
+            NodeSpec::compressed(256, 512).features(doors | Features::WRITE_FENCE),
+            NodeSpec::private(MemoryClass::DEVICE_BUFFER, 1),
+            NodeSpec::ordinary(1),
+        ]
+    );
+    let [dram0, hbm, far, zip, later] =
+        ["dram0", "hbm", "far.tier-1", "zip", "later"].map(|name| file.node(name).unwrap());
+    assert_eq!(file.name(later), Some("later"));
+    for (from, to, distance) in [
+        (dram0, later, 21),
+        (later, dram0, 21),
+        (hbm, zip, 255),
+        (zip, hbm, 20),
+        (zip, far, 20),
+        (zip, zip, 10),
+    ] {
+        assert_eq!(file.distance(from, to), distance, "{from:?} to {to:?}");
+    }
+    assert_eq!(file.cpuset("batch"), Some(&NodeMask::of(hbm).with(far)));
+    assert_eq!(file.cpusets().count(), 2);
+    assert_eq!(file.swap(), Some(frames(16)));
+    assert_eq!((file.node("nobody"), file.cpuset("nobody")), (None, None));
+    assert_eq!(file.find(NodeSpec::is_private), Some(far));
+}
+
+#[test]
+fn what_is_written_reads_back() {
+    for text in [
+        EVERYTHING,
+        "node n ordinary 1frames",
+        "node a ordinary 3frames\nnode b ordinary 1frames\ndistance a b 20",
+    ] {
+        let file = read(text);
+        let written = file.to_string();
+        assert_eq!(read(&written), file, "{written}");
+        assert_eq!(read(&written).to_string(), written);
+    }
+}
+
+/// `text` has its mistake at the word that stands between « and ».
+#[track_caller]
+fn wrong(marked: &str, problem: Problem) {
+    let text = marked.replace(['«', '»'], "");
+    let error = text.parse::<MachineFile>().expect_err(&text);
+    assert_eq!(error.problem, problem, "{}", error.in_text(&text));
+    let before = marked.split('«').next().unwrap();
+    let line = before.matches('\n').count() as u32 + 1;
+    let column = before.rsplit('\n').next().unwrap().chars().count() as u32 + 1;
+    let width = marked.split(['«', '»']).nth(1).unwrap().chars().count() as u32;
+    assert_eq!((error.line, error.column, error.width), (line, column, width), "{}", error.in_text(&text));
+    // What the error shows marks the same word.
+    let shown = error.in_text(&text).to_string();
+    let mark = shown.lines().last().unwrap();
+    assert_eq!(mark.matches('^').count() as u32, width, "{shown}");
+    assert_eq!(mark.chars().count() as u32, 2 + column - 1 + width, "{shown}");
+}
+
+#[test]
+fn each_mistake_is_named_where_it_stands() {
+    let missing = |what| Problem::Missing { what };
+    let page = sys::page_bytes();
+    wrong("«nodes» a ordinary 1MiB", Problem::Statement);
+    wrong("# ä\n «ñode» a ordinary 1MiB", Problem::Statement);
+    wrong("«node»", missing("a name"));
+    wrong("node «a»", missing("ordinary, private or compressed"));
+    wrong("node «1a» ordinary 1MiB", Problem::Name);
+    wrong("node «ä» ordinary 1MiB", Problem::Name);
+    wrong(&format!("node «{}» ordinary 1MiB", "a".repeat(33)), Problem::Name);
+    wrong("node a «plain» 1MiB", Problem::Kind);
+    wrong("node a «ordinary»", missing("the node's size, as 64MiB"));
+    for size in ["64", "MiB", "-1MiB", "+1MiB", "1mib", "1.5GiB", "frames", "0x1frames"] {
+        wrong(&format!("node a ordinary «{size}»"), Problem::Size);
+    }
+    wrong("node a ordinary «64» MiB", Problem::Size);
+    wrong("node a ordinary «1KiB»", Problem::NotWhole { page });
+    for size in ["0frames", "0MiB", "16777217frames", "99999999999999999999frames", "99999999999999999999GiB"]
+    {
+        wrong(&format!("node a ordinary «{size}»"), Problem::Frames { most: 1 << 24 });
+    }
+    wrong("node a ordinary 1MiB «fast»", Problem::Property);
+    wrong("node a ordinary 1MiB «class»", missing("a class of memory, as dram"));
+    wrong("node a ordinary 1MiB class «nic»", Problem::Class);
+    wrong("node a ordinary 1MiB class hbm «class» hbm", Problem::Twice);
+    wrong("node a ordinary 1MiB latency «10»", Problem::Quantity { unit: "ns" });
+    wrong("node a ordinary 1MiB latency «0ns»", Problem::Quantity { unit: "ns" });
+    wrong("node a ordinary 1MiB bandwidth «9999999999MiB/s»", Problem::Quantity { unit: "MiB/s" });
+    wrong("node a ordinary 1MiB «doors» RECLAIM", Problem::OrdinaryDoors);
+    wrong("node a private «1MiB» doors RECLAIM", missing("the class of a private node, as: class far"));
+    wrong("node a private 1MiB class far doors «RECLAIM|»", Problem::Door);
+    wrong("node a private 1MiB class far doors «reclaim»", Problem::Door);
+    let needs = FeatureError::Needs { feature: Features::DEMOTION, needed: Features::RECLAIM };
+    wrong("node a private 1MiB class far doors «DEMOTION»", Problem::Doors(needs));
+    wrong("node a private 1MiB class far «holds» 1MiB", Problem::Holds);
+    wrong("node a compressed «1MiB»", missing("what it takes, as: holds 192MiB"));
+    wrong("node a compressed 1MiB holds «4294967296frames»", Problem::Frames { most: u32::MAX.into() });
+    let two = "node a ordinary 1MiB\nnode b ordinary 1MiB\n";
+    wrong(&format!("{two}node «a» ordinary 1MiB"), Problem::Taken { line: 1 });
+    wrong(&format!("{two}distance a «c» 20"), Problem::Unknown);
+    wrong(&format!("{two}distance a «a» 20"), Problem::Itself);
+    for distance in ["10", "0", "256", "x", "-20"] {
+        wrong(&format!("{two}distance a b «{distance}»"), Problem::Distance);
+    }
+    wrong(&format!("{two}distance a -> «b»"), missing("the distance, as 21"));
+    wrong(&format!("{two}distance a «->»"), missing("the name of a node"));
+    wrong(&format!("{two}distance a b 20 «b»"), Problem::Extra);
+    wrong(&format!("{two}distance a b 20\ndistance b -> a «30»"), Problem::Taken { line: 3 });
+    wrong(&format!("{two}cpuset «x»"), missing("the name of a node"));
+    wrong(&format!("{two}cpuset x a «a»"), Problem::Twice);
+    wrong(&format!("{two}cpuset x a\ncpuset «x» b"), Problem::Taken { line: 3 });
+    wrong(&format!("{two}swap 1MiB\n«swap» 1MiB"), Problem::Taken { line: 3 });
+    wrong(&format!("{two}swap 1MiB «2MiB»"), Problem::Extra);
+    let many: String = (0..64).map(|node| format!("node n{node} ordinary 1frames\n")).collect();
+    assert_eq!(read(&many).nodes().len(), 64);
+    wrong(&format!("{many}«node» more ordinary 1frames"), Problem::Nodes);
+}
+
+#[test]
+fn a_file_without_a_node_says_how_to_begin() {
+    for text in ["", "\n\n", "# nothing", "swap 1MiB"] {
+        let error = text.parse::<MachineFile>().unwrap_err();
+        assert_eq!((error.line, error.column, error.problem), (1, 1, Problem::NoNodes));
+        assert!(error.in_text(text).to_string().contains("node dram ordinary 64MiB"));
+    }
+}
+
+#[test]
+fn a_file_builds_its_machine() {
+    let file = read(
+        "node b private 8frames class far\nnode a ordinary 32frames\nnode c ordinary 16frames\ndistance b c 12\n",
+    );
+    let machine = file.builder().build().unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| file.node(name).unwrap());
+    assert_eq!([a, b, c].map(|node| machine.free_frames(node)), [32, 8, 16]);
+    // Nearest to b is c, as the file says.
+    let frame = machine.alloc(pnode_core::Request::page().prefer(b)).unwrap();
+    assert_eq!(frame.node(), c);
+    machine.free(frame).unwrap();
+}
