@@ -58,7 +58,7 @@ fn run(options: &Options) -> Result<(), String> {
     let near = description.ordinary()?;
     let machine = description.build()?;
     let pages = (ordinary * 7 / 4).min(ordinary + machine.frames(far) as usize * 3 / 4);
-    if ordinary < 64 || ordinary > LARGEST || pages < ordinary * 5 / 4 {
+    if !(64..=LARGEST).contains(&ordinary) || pages < ordinary * 5 / 4 {
         return Err(description.about(&format!(
             "this example fills 64 to {LARGEST} frames of ordinary memory, and a far tier of at least a third of them"
         )));
