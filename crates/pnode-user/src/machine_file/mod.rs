@@ -73,7 +73,7 @@ pub use error::{InText, MachineFileError, Problem};
 ///
 /// let text = "node dram ordinary 64frames\nnode card private 16frames class nic";
 /// let error = text.parse::<MachineFile>().unwrap_err();
-/// assert_eq!((error.line, error.column), (2, 35));
+/// assert_eq!((error.line, error.column), (2, 34));
 /// println!("{}", error.in_text(text));                   // the line, a mark under the word, and what to write
 /// # Ok(())
 /// # }
