@@ -47,7 +47,7 @@ fn each(rows: &mut Vec<Row>, frames: u64, quick: bool) {
 fn count<P: Peer>(name: &str, work: &str, ops: u64) {
     if name == P::NAME {
         let work = Work::ALL.into_iter().find(|known| known.name() == work).expect("a known work");
-        println!("{:?}", work.run::<P>(1 << 15, ops, 7));
+        println!("{:?}", work.run::<P>(1 << 18, ops, 7));
     }
 }
 

@@ -10,7 +10,7 @@ use crate::geometry::{Geometry, TOP};
 use crate::node::{self, CHILDREN, Child, advert};
 use crate::stats::Stats;
 use crate::walk::Use;
-use crate::word;
+use crate::word::{self, Frame};
 use crate::zone::Zone;
 
 /// What is wrong with the books of a zone.
@@ -140,7 +140,7 @@ impl Zone<'_> {
             };
             match state {
                 Child::Split(_) if dead => return Err(AuditError::InMotion { pfn }),
-                Child::Split(hint) if level == 1 => self.audit_word(below, hint, pfn)?,
+                Child::Split(hint) if level == 1 => self.audit_word(below, hint, value & node::HOLED, pfn)?,
                 Child::Split(hint) => {
                     self.audit_node(level - 1, below)?;
                     let whole = node::whole(self.node(level - 1, below).load(Acquire)) == 0xffff;
@@ -188,12 +188,15 @@ impl Zone<'_> {
         }
     }
 
-    fn audit_word(&self, index: usize, hint: u8, pfn: Pfn) -> Result<(), AuditError> {
+    fn audit_word(&self, index: usize, hint: u8, holed: u64, pfn: Pfn) -> Result<(), AuditError> {
         let value = self.word(index).load(Acquire);
         if word::is_owned(value) {
             return Ok(());
         }
-        for (offset, order) in word::heads(value) {
+        let shelved = word::heads(value, Frame::Absent).filter(|_| holed == 0);
+        let shelved = shelved.map(|(offset, order)| (offset, order, value ^ word::away(offset)));
+        let heads = word::heads(value, Frame::Head).map(|(offset, order)| (offset, order, value));
+        for (offset, order, value) in heads.chain(shelved) {
             let aligned = order < word::ORDER && offset & ((1 << order) - 1) == 0;
             if !aligned || !word::holds(value, offset, order) {
                 return Err(AuditError::BrokenBlock { pfn });

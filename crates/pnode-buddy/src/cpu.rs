@@ -9,6 +9,7 @@ use crate::count::{CACHED, UNCLAIMED};
 use crate::geometry::{CLASSES, TOP, level_of};
 use crate::node;
 use crate::owned::Owned;
+use crate::shelf::Shelf;
 use crate::word;
 use crate::zone::Zone;
 
@@ -18,7 +19,8 @@ pub enum Keep {
     /// Counts and a place to look first: every block comes from and goes to the zone, with one atomic
     /// read-modify-write.
     Counts,
-    /// Also up to 32 single frames of each migrate type, which it hands out and takes back without any.
+    /// Also up to 32 single frames of each migrate type, which it hands out and takes back without any; and blocks of
+    /// orders 0 to 4 that it freed, up to 768 frames and a 200th of the zone, which it hands out again with one.
     Frames,
 }
 
@@ -32,8 +34,8 @@ const WAIT: u8 = 32;
 /// A CPU's own part of a zone, a value of the caller: one a CPU, used with preemption off or by one thread.
 ///
 /// Frames that it keeps are counted as used; counts that it has not reported make [`Zone::free_frames`] wrong by less
-/// than 128 frames a CPU and type, and 2,048 of unclaimed memory. [`Cpu::drain`] gives all back, so does a drop; whoever can reach the value may
-/// drain it, for instance when its CPU was unplugged.
+/// than 128 frames a CPU and type, and 2,048 of unclaimed memory. [`Cpu::drain`] gives all back, so does a drop; whoever
+/// can reach the value may drain it, for instance when its CPU was unplugged.
 ///
 /// ```
 /// use pnode_buddy::{Cpu, Geometry, Keep, Line, Metadata, Zone};
@@ -54,6 +56,7 @@ pub struct Cpu<'z, 'm> {
     zone: &'z Zone<'m>,
     keep: Keep,
     owned: [Owned; CLASSES],
+    shelf: Shelf,
     /// How many more frames of a type come from the zone before a word to own is looked for again.
     wait: [u8; CLASSES],
     /// The word that served last, by type.
@@ -70,6 +73,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
             zone,
             keep,
             owned: [Owned::NONE; CLASSES],
+            shelf: if keep == Keep::Frames { Shelf::new(zone) } else { Shelf::NONE },
             wait: [0; CLASSES],
             near: [usize::MAX; CLASSES],
             near_node: [usize::MAX; TOP + 1],
@@ -84,16 +88,27 @@ impl<'z, 'm> Cpu<'z, 'm> {
 
     /// How many frames it keeps.
     pub fn cached_frames(&self) -> u64 {
-        self.owned.iter().map(|owned| u64::from(owned.cached.count_ones())).sum()
+        let owned: u64 = self.owned.iter().map(|owned| u64::from(owned.cached.count_ones())).sum();
+        owned + self.shelf.frames()
     }
 
     /// Takes a block of `order`, aligned to its size.
     ///
     /// # Errors
     ///
-    /// As [`Zone::alloc`]. Frames in the caches of *other* CPUs are not found.
+    /// As [`Zone::alloc`]. What this CPU keeps is given back before it fails; frames in the caches of *other* CPUs are
+    /// not found.
     #[inline]
     pub fn alloc(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        if order.get() < word::ORDER {
+            if let Some(pfn) = self.zone.unshelve(&mut self.shelf, order, migrate as u8) {
+                self.zone.admit(pfn, order)?;
+                return Ok(pfn);
+            }
+        }
+        if self.shelf.is_full(order) {
+            self.clear_shelf();
+        }
         if order == Order::ZERO && self.keep == Keep::Frames {
             let zone = self.zone;
             let owned = &mut self.owned[migrate as usize];
@@ -126,6 +141,9 @@ impl<'z, 'm> Cpu<'z, 'm> {
                 }
             }
         }
+        if self.shelf.has_room(order) && self.zone.shelve(&mut self.shelf, pfn, order) {
+            return Ok(());
+        }
         let class = self.zone.release(pfn, order)?;
         if class != CACHED {
             self.count(class, order.frames() as i64);
@@ -145,11 +163,25 @@ impl<'z, 'm> Cpu<'z, 'm> {
 
     /// Gives back all frames and reports all counts.
     pub fn drain(&mut self) {
+        self.give_back();
+        for (class, delta) in (0..).zip(&mut self.delta) {
+            self.zone.counts().give(class, core::mem::take(delta) as u64);
+        }
+    }
+
+    /// Gives back all frames.
+    fn give_back(&mut self) {
         for owned in &mut self.owned {
             self.zone.disown(core::mem::replace(owned, Owned::NONE));
         }
-        for (class, delta) in (0..).zip(&mut self.delta) {
-            self.zone.counts().give(class, core::mem::take(delta) as u64);
+        self.clear_shelf();
+    }
+
+    #[cold]
+    fn clear_shelf(&mut self) {
+        let freed = self.zone.clear(&mut self.shelf);
+        for (delta, frames) in self.delta.iter_mut().zip(freed) {
+            *delta += frames as i64;
         }
     }
 
@@ -215,7 +247,13 @@ impl<'z, 'm> Cpu<'z, 'm> {
                 return Ok(pfn);
             }
         }
-        let (pfn, class) = zone.search(order, migrate as u8)?;
+        let (pfn, class) = match zone.search(order, migrate as u8) {
+            Err(FrameError::Exhausted { .. }) if self.cached_frames() != 0 => {
+                self.give_back();
+                zone.search(order, migrate as u8)?
+            }
+            found => found?,
+        };
         zone.admit(pfn, order)?;
         if level == 0 {
             self.near[migrate as usize] = zone.word_index(pfn.get());

@@ -79,7 +79,7 @@ impl Zone<'_> {
 
     /// After a free in a word, which is `now`: raises what its area says of it, unless that is enough.
     #[inline]
-    fn freed_in_word(&self, area: usize, child: u32, now: u64, offset: u32, order: u8) {
+    pub(crate) fn freed_in_word(&self, area: usize, child: u32, now: u64, offset: u32, order: u8) {
         let value = self.node(1, area).load(Relaxed);
         let Child::Split(hint) = node::child(value, child) else { return };
         if hint == level::EMPTY {
@@ -148,7 +148,7 @@ impl Zone<'_> {
     #[cold]
     fn refusal(&self, pfn: Pfn, order: Order) -> FreeError {
         let mut level = TOP;
-        loop {
+        let area = loop {
             let value = self.node(level, self.index(level, pfn.get())).load(Acquire);
             if value == node::DEAD {
                 // On its way up: nothing is allocated here.
@@ -160,9 +160,9 @@ impl Zone<'_> {
                 Child::Absent => return FreeError::Hole { pfn },
                 Child::Head | Child::Tail => return FreeError::WrongOrder { pfn, order },
                 Child::Split(_) if level > 1 => level -= 1,
-                Child::Split(_) => break,
+                Child::Split(_) => break value,
             }
-        }
+        };
         let offset = pfn.get() as u32 & (word::FRAMES - 1);
         match self.word(self.word_index(pfn.get())).load(Acquire) {
             word::DEAD => FreeError::NotAllocated { pfn },
@@ -175,6 +175,7 @@ impl Zone<'_> {
                     FreeError::Cached { pfn }
                 }
                 Frame::Head | Frame::Tail => FreeError::WrongOrder { pfn, order },
+                Frame::Absent if area & node::HOLED == 0 => FreeError::Cached { pfn },
                 Frame::Absent => FreeError::Hole { pfn },
             },
         }

@@ -12,6 +12,8 @@
 //! Between its write and its second look, a lowerer's node says [`node::SETTLING`] (areas) or the gate is entered
 //! (above), so that a search that fails meanwhile looks again too.
 
+use core::ops::RangeInclusive;
+
 use pnode_core::sync::Ordering::{AcqRel, Acquire};
 use pnode_core::sync::fence_after_rmw;
 
@@ -32,11 +34,11 @@ impl Zone<'_> {
         }
     }
 
-    /// Takes a node out of the index of `class` for everything above `above`, unless it advertises that again. The
-    /// caller is inside a gate section.
-    pub(crate) fn withdraw(&self, level: usize, index: usize, class: u8, above: u8) {
-        let first = (above + 1).max(Geometry::first_advert(level));
-        for advert in first..=advert::HALF {
+    /// Takes a node out of the index of `class` for the adverts in `adverts`, unless it advertises that again. The caller
+    /// is inside a gate section.
+    pub(crate) fn withdraw(&self, level: usize, index: usize, class: u8, adverts: RangeInclusive<u8>) {
+        let first = (*adverts.start()).max(Geometry::first_advert(level));
+        for advert in first..=(*adverts.end()).min(advert::HALF) {
             let map = self.map(level, class, advert);
             if !map.has(index) {
                 continue;
@@ -89,7 +91,9 @@ impl Zone<'_> {
                 }
             }
         }
-        self.withdraw(level, index, class, if stranger(value) { advert::NONE } else { need - 1 });
+        // What it never advertised, nobody entered.
+        let most = if stranger(value) { advert::HALF } else { node::advertised(value).max(need) };
+        self.withdraw(level, index, class, if stranger(value) { 0 } else { need }..=most);
         if lowered && level == 1 {
             // Pairs with the fence in `Zone::free`: a free that is not seen below sees the lowered advert.
             fence_after_rmw();

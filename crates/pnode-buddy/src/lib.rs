@@ -61,8 +61,13 @@
 //! plain stores: no atomic read-modify-write on that path. Everybody else can still read the word, so freeing a cached
 //! frame again is [`FreeError::Cached`], whoever tries. A frame of an owned word that another CPU frees goes into the
 //! area's inbox with one compare-and-swap. Where words hold blocks of several frames, a CPU that finds none to own in a
-//! few areas takes single frames from the zone, and looks again later. At most one word of an area is owned, so two CPUs in steady state write no
-//! line in common.
+//! few areas takes single frames from the zone, and looks again later. At most one word of an area is owned, so two CPUs
+//! in steady state write no line in common.
+//!
+//! It also has a *shelf*: blocks of orders 0 to 4 from anywhere that it freed and will hand out again, with one
+//! read-modify-write each way, no search, and no hint to raise or to lower. That one operation marks the block in its
+//! word, so it, too, is [`FreeError::Cached`] to whoever frees it again. Buddies on a shelf do not merge; it is short (at
+//! most a 1024th of the zone an order), and a CPU gives it back before it lets an allocation fail.
 //!
 //! [`FrameError::Contended`]: pnode_core::FrameError::Contended
 //! [`FreeError::Cached`]: pnode_core::FreeError::Cached
@@ -92,6 +97,7 @@ mod metadata;
 mod node;
 mod owned;
 mod search;
+mod shelf;
 mod stats;
 #[cfg(feature = "bitvec")]
 mod view;

@@ -1,8 +1,8 @@
 //! An inner node of the tree: the states of 16 children in one `u64`. Pure functions, no atomics.
 //!
 //! ```text
-//! bit 63  62..59        58     57      56      55        54..51  50 49   48   47..32   31..16   15..0
-//!    [0][owned word][owner][offline][isolated][settling][advert][class][live][ split ][ high  ][ low  ]
+//! bit 63    62..59        58     57      56      55        54..51  50 49   48   47..32   31..16   15..0
+//!    [holed][owned word][owner][offline][isolated][settling][advert][class][live][ split ][ high  ][ low  ]
 //! ```
 //!
 //! | split, high, low | child |
@@ -39,6 +39,10 @@ pub(crate) const OFFLINE: u64 = 1 << 57;
 /// A CPU owns a word of this area; which one is in the four bits above.
 pub(crate) const OWNER: u64 = 1 << 58;
 const OWNED_CHILD: u32 = 59;
+
+/// Frames inside some word of this area are absent, so no block of its words waits on a shelf: there, both look alike.
+/// It is set before the first frame of a word becomes absent.
+pub(crate) const HOLED: u64 = 1 << 63;
 
 /// The area with `child` owned by a CPU.
 #[inline]

@@ -161,7 +161,7 @@ impl Zone<'_> {
                     }
                     if node::advertised(new) < node::advertised(value) {
                         self.gate.enter();
-                        self.withdraw(1, area, class, node::advertised(new));
+                        self.withdraw(1, area, class, node::advertised(new) + 1..=advert::HALF);
                         self.gate.leave();
                     }
                     return Some(Pfn::new(self.child_pfn(1, area, child)));

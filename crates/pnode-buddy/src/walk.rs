@@ -80,7 +80,7 @@ impl Zone<'_> {
                     };
                     match level {
                         _ if dead => visit(piece),
-                        1 => self.walk_word(below, pfn, class, visit),
+                        1 => self.walk_word(below, pfn, value, visit),
                         _ => self.walk_node(level - 1, below, visit),
                     }
                 }
@@ -89,7 +89,8 @@ impl Zone<'_> {
         }
     }
 
-    fn walk_word(&self, index: usize, pfn: u64, class: u8, visit: &mut dyn FnMut(Piece)) {
+    fn walk_word(&self, index: usize, pfn: u64, area: u64, visit: &mut dyn FnMut(Piece)) {
+        let class = node::class(area);
         let value = self.word(index).load(Acquire);
         if word::is_owned(value) {
             for offset in 0..word::FRAMES {
@@ -102,23 +103,19 @@ impl Zone<'_> {
         while offset < word::FRAMES {
             let what = match word::frame(value, offset) {
                 Frame::Free => Use::Free,
+                Frame::Absent if area & node::HOLED == 0 => Use::Cached,
                 Frame::Absent => Use::Absent,
                 Frame::Head | Frame::Tail => Use::Block,
             };
             let mut order = 0;
             match what {
-                Use::Block => {
-                    let tails = (offset + 1..word::FRAMES)
-                        .take_while(|&next| word::frame(value, next) == Frame::Tail)
-                        .count() as u32;
-                    order = (tails + 1).next_power_of_two().trailing_zeros() as u8;
-                }
+                Use::Block | Use::Cached => order = word::order_of(value, offset),
                 Use::Free => {
                     while order < word::ORDER - 1 && word::blocks(value, order + 1) >> offset & 1 == 1 {
                         order += 1;
                     }
                 }
-                Use::Absent | Use::Cached => {}
+                Use::Absent => {}
             }
             visit(Piece { pfn: pfn + u64::from(offset), order, class, what });
             offset += 1 << order;

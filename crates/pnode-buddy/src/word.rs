@@ -19,6 +19,10 @@
 //! A word that a CPU owns ([`OWNED`]) reads as if frame 0 were absent and all others continued something: nothing in it
 //! is free, and no block in it can be freed as if it were an ordinary word. Its low half says which frames are handed
 //! out; the rest wait in the CPU's cache.
+//!
+//! A block that waits on a CPU's [shelf](crate::shelf) has its first frame marked [`away`]: `1 0`, as if it were absent.
+//! The two cannot be mixed up, because an area with words that really lack frames says so
+//! ([`node::HOLED`](crate::node::HOLED)), and no block of it goes onto a shelf.
 
 /// Frames in a word.
 pub(crate) const FRAMES: u32 = 32;
@@ -94,6 +98,20 @@ pub(crate) const fn holds(word: u64, offset: u32, order: u8) -> bool {
     // The frame after the block must not continue it; after frame 31 there is none.
     let later = frames & frames >> 32;
     frames & (taken | taken << 32) == pattern(offset, order) && later >> (offset + (1 << order)) & 1 == 0
+}
+
+/// The bits in which the first frame at `offset` of an allocated block differs from one that waits on a shelf.
+#[inline]
+pub(crate) const fn away(offset: u32) -> u64 {
+    // Frame 0 loses its live bit only, so that no word becomes dead by this.
+    if offset == 0 { EMPTY } else { 1 << offset | 1 << (32 + offset) }
+}
+
+/// The word after the block of `order` at `offset`, which waits on a shelf, became free.
+#[inline]
+pub(crate) const fn with_free(word: u64, offset: u32, order: u8) -> u64 {
+    let taken = taken(offset, order);
+    (word & !(taken | taken << 32)) | if offset == 0 { EMPTY } else { 0 }
 }
 
 /// The free frames of a word.
@@ -261,12 +279,17 @@ pub(crate) const fn absent(word: u64, first: u32, last: u32) -> u64 {
     word
 }
 
-/// The blocks of a live word as (offset, order) of the allocated ones, first to last.
-pub(crate) fn heads(word: u64) -> impl Iterator<Item = (u32, u8)> {
-    (0..FRAMES).filter(move |&offset| frame(word, offset) == Frame::Head).map(move |offset| {
-        let tails = (offset + 1..FRAMES).take_while(|&next| frame(word, next) == Frame::Tail).count() as u32;
-        (offset, (tails + 1).next_power_of_two().trailing_zeros() as u8)
-    })
+/// The blocks of a live word as (offset, order), first to last: those whose first frame is `head`.
+pub(crate) fn heads(word: u64, head: Frame) -> impl Iterator<Item = (u32, u8)> {
+    (0..FRAMES)
+        .filter(move |&offset| frame(word, offset) == head)
+        .map(move |offset| (offset, order_of(word, offset)))
+}
+
+/// The order of the block whose first frame is at `offset`.
+pub(crate) fn order_of(word: u64, offset: u32) -> u8 {
+    let tails = (offset + 1..FRAMES).take_while(|&next| frame(word, next) == Frame::Tail).count() as u32;
+    (tails + 1).next_power_of_two().trailing_zeros() as u8
 }
 
 #[cfg(test)]
@@ -288,7 +311,27 @@ mod tests {
                 assert_eq!(holds(word, o, k), (o, k) == (offset, order), "{word:#x} {o} {k}");
             }
             assert_eq!(free(word).count_zeros(), 1 << order);
-            assert_eq!(heads(word).collect::<Vec<_>>(), [(offset, order)]);
+            assert_eq!(heads(word, Frame::Head).collect::<Vec<_>>(), [(offset, order)]);
+        }
+    }
+
+    #[test]
+    fn a_block_on_a_shelf_is_nobody_elses() {
+        for (offset, order) in all_blocks() {
+            let word = (EMPTY | pattern(offset, order)) ^ away(offset);
+            assert!(word != DEAD && word != EMPTY && !is_owned(word), "{offset} {order}");
+            assert!(all_blocks().all(|(o, k)| !holds(word, o, k)), "{offset} {order}");
+            assert_eq!(free(word), free(EMPTY | pattern(offset, order)));
+            assert_eq!(only_singles(word), None);
+            assert_eq!(heads(word, Frame::Head).count(), 0);
+            assert_eq!(heads(word, Frame::Absent).collect::<Vec<_>>(), [(offset, order)]);
+            assert_eq!(with_free(word, offset, order), EMPTY);
+            assert_eq!(word ^ away(offset), EMPTY | pattern(offset, order));
+            // A neighbour is seen as it is.
+            let neighbour = offset ^ 1 << order;
+            let both = word | pattern(neighbour, order);
+            assert!(holds(both, neighbour, order), "{offset} {order}");
+            assert_eq!(with_free(both, offset, order), EMPTY | pattern(neighbour, order));
         }
     }
 

@@ -334,7 +334,7 @@ impl<'m> Zone<'m> {
                 }
                 self.word(below).store(new, Relaxed);
                 changed += u64::from(word::free(old).count_ones() - word::free(new).count_ones());
-                value = node::with_split(value, child, word::serves(new));
+                value = node::with_split(value, child, word::serves(new)) | node::HOLED;
             } else {
                 changed += self.make_absent_in(level - 1, below, first, last);
                 let whole = node::serves(self.node(level - 1, below).load(Relaxed)) == node::advert::EMPTY;

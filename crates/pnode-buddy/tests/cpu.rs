@@ -103,3 +103,82 @@ fn an_isolated_zone_hands_out_nothing_cached_either() {
     zone.reopen();
     assert!(cpu.alloc(ZERO, MOVABLE).is_ok());
 }
+
+#[test]
+fn a_block_on_a_shelf_is_refused_whoever_frees_it() {
+    let (zone, _) = zone(0, 1 << 15, &[]);
+    let (mut one, mut two) = (Cpu::new(&zone, Keep::Frames), Cpu::new(&zone, Keep::Frames));
+    for order in Order::all().take(5) {
+        let pfn = zone.alloc(order, MOVABLE).unwrap();
+        let rest = zone.alloc(Order::new(4).unwrap(), MOVABLE).unwrap();
+        one.free(pfn, order).unwrap();
+        assert_eq!(one.cached_frames(), order.frames());
+        let cached = Err(FreeError::Cached { pfn });
+        assert_eq!(one.free(pfn, order), cached);
+        assert_eq!(two.free(pfn, order), cached);
+        assert_eq!(zone.free(pfn, order), cached);
+        if order != ZERO {
+            let tail = pfn.checked_add(1).unwrap();
+            assert_eq!(zone.free(tail, ZERO), Err(FreeError::WrongOrder { pfn: tail, order: ZERO }));
+        }
+        zone.alloc_at(pfn, order, MOVABLE).unwrap_err();
+        let stats = zone.audit();
+        assert!(matches!(stats, Ok(stats) if stats.cached_frames == order.frames()), "{stats:?}");
+        // It comes back to who wants that order and type of this CPU, and to nobody else.
+        assert_ne!(two.alloc(order, MOVABLE).unwrap(), pfn);
+        assert_ne!(one.alloc(order, MigrateType::Unmovable).unwrap(), pfn);
+        assert_eq!(one.alloc(order, MOVABLE).unwrap(), pfn);
+        zone.free(pfn, order).unwrap();
+        zone.free(rest, Order::new(4).unwrap()).unwrap();
+        two.drain();
+        one.drain();
+    }
+}
+
+#[test]
+fn a_cpu_gives_back_what_it_keeps_before_it_fails() {
+    let (zone, _) = zone(0, 1 << 15, &[]);
+    let mut cpu = Cpu::new(&zone, Keep::Frames);
+    let frames: Vec<Pfn> = std::iter::from_fn(|| cpu.alloc(ZERO, MOVABLE).ok()).collect();
+    assert_eq!(frames.len(), 1 << 15);
+    // The last word of the zone: all of it lies on the shelf, or in an owned word, and the frames make a block.
+    for pfn in &frames[frames.len() - 32..] {
+        cpu.free(*pfn, ZERO).unwrap();
+    }
+    assert!(cpu.cached_frames() != 0);
+    cpu.alloc(Order::new(5).unwrap(), MigrateType::Huge).unwrap();
+    cpu.alloc(ZERO, MOVABLE).unwrap_err();
+}
+
+#[test]
+fn frames_beside_a_hole_do_not_wait_on_a_shelf() {
+    let (zone, _) = zone(0, 1 << 15, &[(40, 3)]);
+    let mut cpu = Cpu::new(&zone, Keep::Frames);
+    for pfn in [39, 43, 500] {
+        let pfn = Pfn::new(pfn);
+        zone.alloc_at(pfn, ZERO, MOVABLE).unwrap();
+        cpu.free(pfn, ZERO).unwrap();
+        assert_eq!(cpu.cached_frames(), 0, "{pfn:?}");
+        assert_eq!(cpu.free(pfn, ZERO), Err(FreeError::NotAllocated { pfn }));
+    }
+    let hole = Pfn::new(41);
+    assert_eq!(cpu.free(hole, ZERO), Err(FreeError::Hole { pfn: hole }));
+    cpu.drain();
+    assert_eq!(zone.audit().unwrap().absent_frames, 3);
+}
+
+#[test]
+fn a_shelf_that_is_full_of_another_type_is_cleared() {
+    let (zone, _) = zone(0, 1 << 15, &[]);
+    let mut cpu = Cpu::new(&zone, Keep::Frames);
+    let order = Order::new(4).unwrap();
+    let blocks: Vec<Pfn> = (0..20).map(|_| zone.alloc(order, MigrateType::Unmovable).unwrap()).collect();
+    blocks.into_iter().for_each(|pfn| cpu.free(pfn, order).unwrap());
+    let kept = cpu.cached_frames();
+    assert!(kept != 0);
+    let pfn = cpu.alloc(order, MOVABLE).unwrap();
+    assert_eq!(cpu.cached_frames(), 0);
+    cpu.free(pfn, order).unwrap();
+    assert_eq!(cpu.cached_frames(), order.frames());
+    assert_eq!(cpu.alloc(order, MOVABLE).unwrap(), pfn);
+}

@@ -303,3 +303,88 @@ fn isolation_is_a_line_in_time() {
         zone.audit().unwrap();
     });
 }
+
+/// A zone that is large enough for shelves, with one word of free frames, of which all but `left` are taken.
+fn nearly_full(left: u32) -> Arc<Zone<'static>> {
+    let zone = zone(1024, 1024);
+    for size in [9, 8, 7, 6, 5] {
+        alloc(&zone, size).unwrap();
+    }
+    for _ in left..32 {
+        alloc(&zone, 0).unwrap();
+    }
+    zone
+}
+
+/// A block goes onto a shelf, or another CPU frees it: one of the two is refused, and nothing is lost.
+#[test]
+fn a_block_goes_onto_one_shelf_or_back() {
+    model(|| {
+        let zone = nearly_full(2);
+        let block = alloc(&zone, 0).unwrap();
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || {
+            let mut cpu = Cpu::new(&other, Keep::Frames);
+            cpu.free(block, Order::ZERO).is_ok()
+        });
+        let mut cpu = Cpu::new(&zone, Keep::Frames);
+        let mine = cpu.free(block, Order::ZERO).is_ok();
+        let theirs = peer.join().unwrap();
+        assert!(mine ^ theirs);
+        drop(cpu);
+        assert_eq!(zone.audit().unwrap().free_frames, 2);
+    });
+}
+
+/// What leaves a shelf for the zone is found by a search that was disappointed meanwhile, or by the next.
+#[test]
+fn a_cleared_shelf_is_not_lost_to_a_disappointed_search() {
+    model(|| {
+        let zone = nearly_full(1);
+        let block = alloc(&zone, 0).unwrap();
+        let mut cpu = Cpu::new(&zone, Keep::Frames);
+        cpu.free(block, Order::ZERO).unwrap();
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || alloc(&other, 0));
+        cpu.drain();
+        drop(cpu);
+        let found = peer.join().unwrap();
+        zone.audit().unwrap();
+        let again = alloc(&zone, 0);
+        assert!(found.is_some() ^ again.is_some());
+    });
+}
+
+/// A block is taken from a shelf while its neighbour in the word is freed and taken; who gets it after a drain sees what
+/// its last user wrote.
+#[test]
+fn a_shelf_hands_over_what_was_written() {
+    model(|| {
+        let zone = nearly_full(2);
+        let frames = fill(&zone, 0);
+        let cell = Arc::new(UnsafeCell::new(0));
+        let mut cpu = Cpu::new(&zone, Keep::Frames);
+        cpu.free(frames[0], Order::ZERO).unwrap();
+        let (other, theirs, shelved) = (Arc::clone(&zone), Arc::clone(&cell), frames[0]);
+        let neighbour = frames[1];
+        let peer = thread::spawn(move || {
+            other.free(neighbour, Order::ZERO).unwrap();
+            while let Some(pfn) = alloc(&other, 0) {
+                if pfn == shelved {
+                    // SAFETY: the frame is ours; loom reports the race if it is not.
+                    theirs.with_mut(|value| unsafe { *value += 1 });
+                }
+            }
+        });
+        let again = cpu.alloc(Order::ZERO, MOVABLE).unwrap();
+        if again == shelved {
+            // SAFETY: as above.
+            cell.with_mut(|value| unsafe { *value += 1 });
+        }
+        cpu.free(again, Order::ZERO).unwrap();
+        cpu.drain();
+        drop(cpu);
+        peer.join().unwrap();
+        zone.audit().unwrap();
+    });
+}
