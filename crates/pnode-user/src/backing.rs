@@ -136,7 +136,7 @@ impl fmt::Debug for Backing {
 }
 
 /// A source of frames of a [`Backing`], which it keeps mapped.
-pub(crate) struct OnBacking<S> {
+pub struct OnBacking<S> {
     source: S,
     _backing: Arc<Backing>,
 }

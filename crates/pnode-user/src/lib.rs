@@ -7,6 +7,7 @@
 //! - [`machine`]: a [`Machine`] of nodes and mappings. Touch an address and it faults; the fault goes through the gate,
 //!   takes a frame and maps it there. Pages move between nodes, are fenced, compressed, promoted and evacuated under
 //!   programs that use them.
+//! - [`heap`]: a heap on one node, for Rust objects that are to be there and nowhere else.
 //! - [`machine_file`]: a machine in one small text file.
 //! - [`fault`]: the faults themselves: addresses on which one's own pager maps what it likes.
 //! - [`backing`]: the memory of a node, as a file in memory.
@@ -38,17 +39,20 @@
 //!
 //! # Unsafe code
 //!
-//! Only in `sys` (system calls), [`backing`], [`fault`], `arena` (values that refer to one another), and the one function
-//! of [`machine`] that keeps values in an arena.
+//! Only in `sys` (system calls), [`backing`], [`fault`], `heap::raw` and `heap::object` (the bytes of a heap and what is
+//! typed of them), `arena` (values that refer to one another), and the one function of [`machine`] that keeps values in
+//! an arena.
 #![deny(unsafe_code)]
 
 mod arena;
 pub mod backing;
 pub mod fault;
+pub mod heap;
 pub mod machine;
 pub mod machine_file;
 mod sys;
 
+pub use heap::NodeHeap;
 pub use machine::{Machine, NodeSpec};
 pub use machine_file::MachineFile;
 pub use sys::SysError;

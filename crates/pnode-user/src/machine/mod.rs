@@ -8,11 +8,13 @@
 //! | `mapping` | runs of addresses, as a program has them |
 //! | `region` | their page tables: serving faults, moving pages |
 //! | `reclaim` | demotion and promotion, by hand and when memory runs out |
+//! | `heap` | heaps on a node |
 //! | `unplug` | taking a node away while it is in use |
 //! | `counters`, `picture` | what can be read back |
 
 mod compressed;
 mod counters;
+mod heap;
 mod mapping;
 mod picture;
 mod reclaim;
@@ -37,6 +39,7 @@ use site::Site;
 
 pub use compressed::{CompressedError, CompressedUse};
 pub use counters::Counters;
+pub use heap::{MachineHeap, NodeFrames};
 pub use mapping::{MapError, Mapping, Place, Placement};
 pub use picture::{NodeOccupancy, Occupancy, Use};
 pub use reclaim::{DemoteError, Demotion};
