@@ -110,14 +110,35 @@ impl<'z, 'm> Cpu<'z, 'm> {
             self.clear_shelf();
         }
         if order == Order::ZERO && self.keep == Keep::Frames {
-            let zone = self.zone;
-            let owned = &mut self.owned[migrate as usize];
-            if owned.cached != 0 && !zone.is_closed() {
-                return Ok(take_cached(zone, owned));
-            }
-            return self.alloc_after_refill(migrate);
+            return match self.alloc_cached(migrate) {
+                Some(pfn) => Ok(pfn),
+                None => self.alloc_after_refill(migrate),
+            };
         }
         self.alloc_shared(order, migrate)
+    }
+
+    /// A frame that this CPU keeps: all of [`Cpu::alloc`] that a caller may want in line. `None` if it keeps none, or
+    /// the zone is isolated.
+    #[inline(always)]
+    pub fn alloc_cached(&mut self, migrate: MigrateType) -> Option<Pfn> {
+        let owned = &mut self.owned[migrate as usize];
+        (owned.cached != 0 && !self.zone.is_closed()).then(|| take_cached(self.zone, owned))
+    }
+
+    /// Takes a single frame back if it is of a word that this CPU owns, as [`Cpu::free`] does; `None` if it is not, and
+    /// nothing has happened.
+    #[inline(always)]
+    pub fn free_cached(&mut self, pfn: Pfn) -> Option<Result<(), FreeError>> {
+        let start = pfn.get() & !u64::from(word::FRAMES - 1);
+        let owned = self.owned.iter_mut().find(|owned| owned.pfn == start)?;
+        let bit = 1 << (pfn.get() as u32 & (word::FRAMES - 1));
+        if owned.cached & bit != 0 {
+            return Some(Err(FreeError::Cached { pfn }));
+        }
+        owned.cached |= bit;
+        self.zone.word(owned.word).store(word::owned(owned.cached), Relaxed);
+        Some(Ok(()))
     }
 
     /// Gives back the block of `order` at `pfn`, whoever allocated it.
@@ -128,17 +149,8 @@ impl<'z, 'm> Cpu<'z, 'm> {
     #[inline]
     pub fn free(&mut self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         if order == Order::ZERO {
-            let start = pfn.get() & !u64::from(word::FRAMES - 1);
-            for owned in &mut self.owned {
-                if owned.pfn == start {
-                    let bit = 1 << (pfn.get() as u32 & (word::FRAMES - 1));
-                    if owned.cached & bit != 0 {
-                        return Err(FreeError::Cached { pfn });
-                    }
-                    owned.cached |= bit;
-                    self.zone.word(owned.word).store(word::owned(owned.cached), Relaxed);
-                    return Ok(());
-                }
+            if let Some(freed) = self.free_cached(pfn) {
+                return freed;
             }
         }
         if self.shelf.has_room(order) && self.zone.shelve(&mut self.shelf, pfn, order) {

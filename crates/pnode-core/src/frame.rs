@@ -57,6 +57,14 @@ pub trait FrameZone: FrameSource {
     /// How many frames this zone manages, free or not: the span without its holes.
     fn managed_frames(&self) -> u64;
 
+    /// A frame that the zone can give without further ado, such as one out of a cache of the CPU: what
+    /// [`alloc`](FrameSource::alloc) of a single frame would do, where that is a few instructions. `None` says nothing about
+    /// what is free.
+    #[inline(always)]
+    fn alloc_at_hand(&self, _migrate: MigrateType) -> Option<Pfn> {
+        None
+    }
+
     /// Stops handing out blocks; frees still land. Idempotent.
     ///
     /// When this returns, each call of [`alloc`](FrameSource::alloc) has either failed or its block counts as used, and

@@ -9,7 +9,7 @@ use core::fmt;
 use crate::addr::{Order, Pfn};
 use crate::frame::{FrameError, FrameSource, FrameZone, FreeError, MigrateType};
 use crate::node::{Features, NodeId};
-use crate::registry::{AllocError, Frame, Nodes, Registration};
+use crate::registry::{AdoptError, AllocError, Frame, Nodes, Registration};
 use crate::request::Request;
 use crate::sync::{RawLock, SpinLock};
 
@@ -214,20 +214,65 @@ impl<'m, Z: FrameZone, L: RawLock> Grant<'m, Z, L> {
     }
 }
 
+impl<'m, Z: FrameZone, L: RawLock> Grant<'m, Z, L> {
+    /// Makes a token of a block of this node that is known by its number only, as [`Nodes::adopt`] does for any node.
+    ///
+    /// # Errors
+    ///
+    /// [`AdoptError::NoZone`] if no zone of this node has the frame.
+    #[inline]
+    pub fn adopt(&self, pfn: Pfn, order: Order) -> Result<Frame, AdoptError> {
+        self.nodes.adopt_on(self.node(), pfn, order)
+    }
+
+    /// A frame that the node's first zone has at hand: the part of [`Grant::alloc`] that serves most requests, in line.
+    /// `None` says no more than that another way must be tried.
+    #[inline(always)]
+    pub fn alloc_at_hand(&self, migrate: MigrateType) -> Option<Pfn> {
+        match self.reason.right() {
+            Right::TakeFrames => self.nodes.take_at_hand(self.node(), migrate),
+            Right::WorkOnPages => None,
+        }
+    }
+
+    /// The zone of this node that has `pfn`, for a host whose zones know more of their frames than the registry does.
+    #[inline(always)]
+    pub fn zone_of(&self, pfn: Pfn) -> Option<&'m Z> {
+        self.nodes.source_on(self.node(), pfn)
+    }
+}
+
 /// A grant hands out frames of its node and takes back frames of its node only.
 impl<Z: FrameZone, L: RawLock> FrameSource for Grant<'_, Z, L> {
+    /// As [`Grant::alloc`] with a request that has an order and a migrate type only, which is all that most callers ask
+    /// for: the way to the node's first zone is in line, all others are in a call.
+    #[inline]
     fn alloc(&self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        if self.reason.right() == Right::TakeFrames {
+            if let Some(pfn) = self.nodes.take_first(self.node(), order, migrate) {
+                return Ok(pfn);
+            }
+        }
+        self.alloc_request(order, migrate)
+    }
+
+    #[inline]
+    fn free(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        // The zone says whether the frame is handed out; that it is this node's has been seen here.
+        self.zone_of(pfn).ok_or(FreeError::OutOfZone { pfn })?.free(pfn, order)
+    }
+}
+
+impl<Z: FrameZone, L: RawLock> Grant<'_, Z, L> {
+    #[cold]
+    #[inline(never)]
+    fn alloc_request(&self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
         match self.alloc(Request::order(order).migrate(migrate)) {
             Ok(frame) => Ok(frame.into_raw().0),
             Err(AllocError::NoMemory { order }) => Err(FrameError::Exhausted { order }),
             Err(AllocError::Contended { order }) => Err(FrameError::Contended { order }),
             Err(_) => Err(FrameError::Closed { order }),
         }
-    }
-
-    fn free(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
-        let frame = self.nodes.adopt(pfn, order).ok().filter(|frame| frame.node() == self.node());
-        self.nodes.free(frame.ok_or(FreeError::OutOfZone { pfn })?)
     }
 }
 

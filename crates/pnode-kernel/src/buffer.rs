@@ -6,7 +6,7 @@ use core::mem::{MaybeUninit, align_of, needs_drop};
 use crate::kernel::{Kernel, NoMemory};
 use crate::own::Own;
 
-/// Bytes in memory of the kernel, aligned to a cache line, in which a slice can be made.
+/// Bytes in memory of the kernel, aligned to a pair of cache lines, in which a slice can be made.
 ///
 /// It does not know what is in it, so what is in it may borrow from the buffer's neighbours: the compiler lets a
 /// structure borrow from memory that only frees itself when dropped.
@@ -15,8 +15,8 @@ pub struct Buffer<K: Kernel> {
 }
 
 #[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line(MaybeUninit<[u8; 64]>);
+#[repr(C, align(128))]
+struct Line(MaybeUninit<[u8; 128]>);
 
 impl<K: Kernel> Buffer<K> {
     /// Room for `len` values of type `T`.
@@ -35,7 +35,7 @@ impl<K: Kernel> Buffer<K> {
     pub fn slice<T>(&mut self, len: usize, mut make: impl FnMut(usize) -> T) -> Option<&mut [T]> {
         const {
             assert!(!needs_drop::<T>(), "nobody drops what is in a buffer");
-            assert!(align_of::<T>() <= align_of::<Line>(), "a buffer is aligned to a cache line");
+            assert!(align_of::<T>() <= align_of::<Line>(), "a buffer is aligned to a pair of cache lines");
         }
         if len.checked_mul(size_of::<T>())? > size_of_val(&*self.lines) {
             return None;

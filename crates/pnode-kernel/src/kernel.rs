@@ -47,6 +47,12 @@ pub unsafe trait Kernel: Copy + Send + Sync + 'static {
     /// Writes a line to the log.
     fn log(self, level: Level, text: fmt::Arguments<'_>);
 
+    /// How many numbers [`Kernel::cpu`] can return.
+    fn cpus(self) -> usize;
+
+    /// The number of the CPU that this runs on, which may be another one by the time that the caller looks.
+    fn cpu(self) -> usize;
+
     /// Lets others run; called now and then in long loops, never with a lock held.
     fn relax(self);
 }

@@ -5,6 +5,7 @@
 //! | [`Kernel`] | what is asked of the kernel around: memory for metadata, locks, a log |
 //! | [`Own`] | values in that memory, each allocation of which may fail |
 //! | [`Mapping`] | the frames of a device as bytes |
+//! | [`CpuZone`] | a zone with a cache for each CPU |
 //! | [`storage`] | the metadata of a registry and of a zone |
 //! | [`selftest`] | private nodes tested on the frames of a device, with a report in KTAP |
 //! | [`c_interface`] | all of it as C sees it: the functions of `include/pnode.h` |
@@ -19,6 +20,7 @@
 
 mod buffer;
 pub mod c_interface;
+mod cpus;
 mod errno;
 mod kernel;
 mod mapping;
@@ -28,6 +30,7 @@ pub mod selftest;
 pub mod storage;
 
 pub use buffer::Buffer;
+pub use cpus::{CpuSlot, CpuZone};
 pub use errno::Errno;
 pub use kernel::{Kernel, Level, NoMemory};
 pub use mapping::{Mapping, MappingError};

@@ -7,6 +7,7 @@ use pnode_core::FrameRange;
 use pnode_core::registry::{ListSlot, NodeRecord, NodeSlot, Slots, StorageError, ZoneSlot};
 
 use crate::buffer::Buffer;
+use crate::cpus::CpuSlot;
 use crate::kernel::{Kernel, NoMemory};
 use crate::own::Own;
 
@@ -42,7 +43,7 @@ impl<K: Kernel> RegistryStorage<K> {
             count: Count { nodes, zones },
             nodes: Buffer::for_slice::<NodeSlot<'_>>(kernel, nodes)?,
             records: Own::slice(kernel, nodes, |_| NodeRecord::new())?,
-            zones: Buffer::for_slice::<ZoneSlot<'_, Zone<'_>>>(kernel, zones)?,
+            zones: Buffer::for_slice::<ZoneSlot<'_, ()>>(kernel, zones)?,
             scratch: Own::slice(kernel, zones, |_| 0)?,
             lists: Own::slice(kernel, lists, |_| ListSlot::new())?,
         })
@@ -53,7 +54,7 @@ impl<K: Kernel> RegistryStorage<K> {
     /// # Errors
     ///
     /// None that a caller could bring about: the buffers have the size that the slots need.
-    pub fn slots<'m>(&'m mut self) -> Result<Slots<'m, Zone<'m>>, StorageError> {
+    pub fn slots<'m, Z>(&'m mut self) -> Result<Slots<'m, Z>, StorageError> {
         let Count { nodes, zones } = self.count;
         Ok(Slots {
             nodes: self
@@ -108,6 +109,30 @@ impl<K: Kernel> ZoneStorage<K> {
 #[inline(never)]
 fn new_zone(range: FrameRange, lines: &mut [Line]) -> Result<Zone<'_>, ZoneError> {
     Zone::new(range, Metadata::zeroed(lines))
+}
+
+/// The memory of a zone's slots, one for each CPU of the kernel.
+pub struct CpuStorage<K: Kernel> {
+    cpus: usize,
+    slots: Buffer<K>,
+}
+
+impl<K: Kernel> CpuStorage<K> {
+    /// Memory for as many slots as the kernel may have CPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`].
+    pub fn new(kernel: K) -> Result<Self, NoMemory> {
+        let cpus = kernel.cpus();
+        Ok(Self { cpus, slots: Buffer::for_slice::<CpuSlot<'_>>(kernel, cpus)? })
+    }
+
+    /// Empty slots of `zone`.
+    pub fn slots<'m>(&'m mut self, zone: &'m Zone<'m>) -> &'m [CpuSlot<'m>] {
+        // The buffer has this size; without slots, every CPU would use the zone itself.
+        self.slots.slice(self.cpus, |_| CpuSlot::new(zone)).unwrap_or_default()
+    }
 }
 
 /// Why a range has no metadata.

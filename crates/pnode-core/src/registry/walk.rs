@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::storage::{ListSlot, Owned, ZoneSlot};
+use super::storage::{ListSlot, Owned, ZoneSlot, ZoneWord};
 use super::{Nodes, Registration};
 use crate::addr::{Order, Pfn};
 use crate::frame::{FrameError, FrameZone, FreeError, MigrateType};
@@ -233,6 +233,36 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         }
     }
 
+    /// The first zone of a granted node, with its slot and the word under which it was found there, unless a watermark
+    /// keeps something back.
+    #[inline(always)]
+    fn first_of(&self, node: NodeId) -> Option<(&ZoneSlot<'m, Z>, ZoneWord, &'m Z)> {
+        let slot = self.zones.get(usize::from(self.slot(node)?.first.load(Ordering::Relaxed)))?;
+        let word = slot.load();
+        if word.owner() != Owned::private(node) || slot.low.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        Some((slot, word, slot.source.get()?))
+    }
+
+    /// Takes a block of the first zone of a granted node.
+    #[inline]
+    pub(crate) fn take_first(&self, node: NodeId, order: Order, migrate: MigrateType) -> Option<Pfn> {
+        let (slot, word, source) = self.first_of(node)?;
+        let pfn = source.alloc(order, migrate).ok()?;
+        // As in `take`.
+        if slot.load().same_use(word) { Some(pfn) } else { give_back(source, pfn, order) }
+    }
+
+    /// Takes a frame that the first zone of a granted node has at hand.
+    #[inline(always)]
+    pub(crate) fn take_at_hand(&self, node: NodeId, migrate: MigrateType) -> Option<Pfn> {
+        let (slot, word, source) = self.first_of(node)?;
+        let pfn = source.alloc_at_hand(migrate)?;
+        // As in `take`.
+        if slot.load().same_use(word) { Some(pfn) } else { give_back(source, pfn, Order::ZERO) }
+    }
+
     /// Gives a block back to its zone.
     ///
     /// # Errors
@@ -263,13 +293,41 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
 
     /// The zone whose span holds `pfn`, and its node.
     fn zone_of(&self, pfn: Pfn) -> Option<(u16, NodeId)> {
-        self.zones.iter().zip(0..).find_map(|(slot, zone)| {
-            let word = slot.load();
-            let node = word.taken()?;
-            let holds = slot.source.get()?.span().contains(pfn);
-            // The source may be that of the slot's next use: then the Acquire in `get` shows the word of that use here.
-            (holds && slot.load().same_use(word)).then_some((zone, node))
+        (0..).zip(self.zones).find_map(|(zone, slot)| Some((zone, holder(slot, pfn)?.0)))
+    }
+
+    /// The zone of `node` whose span holds `pfn`. Most nodes have one zone, so it is tried before all are looked at.
+    #[inline(always)]
+    fn zone_on(&self, node: NodeId, pfn: Pfn) -> Option<(u16, &'m Z)> {
+        // Acquire pairs with the Release in `chain`.
+        let first = self.slot(node)?.first.load(Ordering::Acquire);
+        let slot = self.zones.get(usize::from(first));
+        match slot.and_then(|slot| holder(slot, pfn)).filter(|(of, _)| *of == node) {
+            Some((_, source)) => Some((first, source)),
+            None => self.any_zone_on(node, pfn),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn any_zone_on(&self, node: NodeId, pfn: Pfn) -> Option<(u16, &'m Z)> {
+        (0..).zip(self.zones).find_map(|(zone, slot)| {
+            let (of, source) = holder(slot, pfn)?;
+            (of == node).then_some((zone, source))
         })
+    }
+
+    /// As [`Nodes::adopt`], for a block of `node`.
+    #[inline]
+    pub(crate) fn adopt_on(&self, node: NodeId, pfn: Pfn, order: Order) -> Result<Frame, AdoptError> {
+        let (zone, _) = self.zone_on(node, pfn).ok_or(AdoptError::NoZone { pfn })?;
+        Ok(Frame { pfn, order, node, zone, contents: Contents::Any })
+    }
+
+    /// The source of the zone of `node` that has `pfn`.
+    #[inline(always)]
+    pub(crate) fn source_on(&self, node: NodeId, pfn: Pfn) -> Option<&'m Z> {
+        self.zone_on(node, pfn).map(|(_, source)| source)
     }
 
     /// Tries the first zone of the fallback list of `from`.
@@ -413,8 +471,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         // sees that here: of a publication by the Acquire in `get`, of a reopening by that of the source's `alloc`.
         let now = slot.load();
         if now != word && !now.same_use(word) {
-            // The block was handed out a moment ago, so its source takes it back.
-            let _ = source.free(pfn, order);
+            give_back(source, pfn, order);
             return Err(Missed::PASSED);
         }
         Ok(Frame { pfn, order, node, zone, contents: request.contents() })
@@ -434,6 +491,25 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             _ => no_memory(from, request, missed),
         }
     }
+}
+
+/// Undoes an allocation of a zone that changed hands meanwhile: nothing was allocated.
+#[cold]
+#[inline(never)]
+fn give_back<Z: FrameZone>(source: &Z, pfn: Pfn, order: Order) -> Option<Pfn> {
+    // The block was handed out a moment ago, so its source takes it back.
+    let _ = source.free(pfn, order);
+    None
+}
+
+/// The node and the source of a zone, if its span holds `pfn`.
+#[inline]
+fn holder<'m, Z: FrameZone>(slot: &ZoneSlot<'m, Z>, pfn: Pfn) -> Option<(NodeId, &'m Z)> {
+    let word = slot.load();
+    let node = word.taken()?;
+    let source = slot.source.get().filter(|source| source.span().contains(pfn))?;
+    // The source may be that of the slot's next use: then the Acquire in `get` shows the word of that use here.
+    slot.load().same_use(word).then_some((node, source))
 }
 
 const fn first_node() -> NodeId {

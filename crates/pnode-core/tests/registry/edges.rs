@@ -336,3 +336,36 @@ fn cpus_are_a_fact_of_their_own() {
     assert_eq!(device.set_cpus(Cpus::Present).unwrap_err().node, id(2));
     states(NodeMask::EMPTY);
 }
+
+#[test]
+fn a_grant_names_frames_of_its_own_node_only() {
+    let memory = [zone(0, 4), zone(32, 4), zone(64, 4), zone(96, 4)];
+    let mut storage = Storage::<WordZone, 3, 4>::new();
+    let nodes = Nodes::new(storage.slots(), Distances::uniform(3).unwrap()).unwrap();
+    nodes.ordinary(id(0), MemoryClass::DRAM).unwrap().online(&memory[0]).unwrap();
+    let claim = || Private::class(MemoryClass::DEVICE_BUFFER);
+    let one = nodes.register(id(1), claim(), Features::NONE).unwrap();
+    let two = nodes.register(id(2), claim(), Features::RECLAIM).unwrap();
+    one.online(&memory[1]).unwrap();
+    one.online(&memory[2]).unwrap();
+    two.online(&memory[3]).unwrap();
+    let (one, two) = (one.grant().unwrap(), two.grant().unwrap());
+    let order = Order::ZERO;
+    // Not only in the first zone of the node.
+    for pfn in [32, 35, 64, 67].map(Pfn::new) {
+        assert_eq!(one.adopt(pfn, order).map(|frame| frame.node()), Ok(id(1)));
+        assert!(one.zone_of(pfn).is_some_and(|zone| zone.span().contains(pfn)));
+        assert!(two.adopt(pfn, order).is_err() && two.zone_of(pfn).is_none());
+        assert_eq!(two.free(pfn, order), Err(FreeError::OutOfZone { pfn }));
+    }
+    for pfn in [0, 3, 36, 96, 200].map(Pfn::new) {
+        assert!(one.adopt(pfn, order).is_err() && one.zone_of(pfn).is_none());
+    }
+    // As a source it hands out all that its node has, with nothing of another's, and takes it back.
+    let movable = MigrateType::Movable;
+    let taken: Vec<_> = (0..8).map(|_| FrameSource::alloc(&one, order, movable).unwrap()).collect();
+    assert!(taken.iter().all(|pfn| (32..36).contains(&pfn.get()) || (64..68).contains(&pfn.get())));
+    assert_eq!(FrameSource::alloc(&one, order, movable), Err(FrameError::Exhausted { order }));
+    assert_eq!(one.alloc_at_hand(movable), None, "a zone without a cache has nothing at hand");
+    taken.into_iter().for_each(|pfn| one.free(pfn, order).unwrap());
+}

@@ -3,6 +3,7 @@
 
 #include <linux/bug.h>
 #include <linux/build_bug.h>
+#include <linux/cpumask.h>
 #include <linux/irqflags.h>
 #include <linux/ktime.h>
 #include <linux/log2.h>
@@ -61,6 +62,22 @@ void pnode_host_bug(const char *text, size_t bytes)
 void pnode_host_relax(void)
 {
 	cond_resched();
+}
+
+/* One more than the largest number of a CPU. */
+u32 pnode_host_cpus(void)
+{
+	return nr_cpu_ids;
+}
+
+DEFINE_PER_CPU(u32, pnode_host_cpu);
+
+void pnode_host_init(void)
+{
+	unsigned int cpu;
+
+	for_each_possible_cpu(cpu)
+		per_cpu(pnode_host_cpu, cpu) = cpu;
 }
 
 u64 pnode_host_nanoseconds(void)

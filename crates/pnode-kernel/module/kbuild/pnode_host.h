@@ -6,6 +6,7 @@
 #ifndef PNODE_HOST_H
 #define PNODE_HOST_H
 
+#include <linux/percpu.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
 
@@ -31,6 +32,14 @@ void pnode_host_free(void *memory);
 void pnode_host_log(u32 level, const char *text, size_t bytes);
 void pnode_host_bug(const char *text, size_t bytes) __noreturn;
 void pnode_host_relax(void);
+u32 pnode_host_cpus(void);
+/*
+ * The number of the CPU, read by the Rust half in line. What it reads is where
+ * it runs or ran a moment ago: it may be moved at any time.
+ */
+DECLARE_PER_CPU(u32, pnode_host_cpu);
+/* Fills that in; before anything else of the Rust half is called. */
+void pnode_host_init(void);
 u64 pnode_host_nanoseconds(void);
 void pnode_host_lock(struct pnode_host_lock *lock);
 bool pnode_host_try_lock(struct pnode_host_lock *lock);

@@ -4,12 +4,15 @@
 #include <linux/module.h>
 #include <linux/pci.h>
 
+#include "pnode_host.h"
 #include "pnode_module.h"
 
 static int __init pnode_init(void)
 {
-	int rc = pnode_devices_init();
+	int rc;
 
+	pnode_host_init();
+	rc = pnode_devices_init();
 	if (rc)
 		return rc;
 	rc = pci_register_driver(&pnode_pci_driver);

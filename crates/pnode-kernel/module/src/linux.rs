@@ -1,6 +1,7 @@
 //! The Linux kernel as `pnode-kernel` sees it, over the functions of `kbuild/pnode_host.c`.
 
 use core::alloc::Layout;
+use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::ptr::NonNull;
@@ -18,6 +19,7 @@ mod host {
         pub(super) fn pnode_host_alloc(bytes: usize, align: usize) -> *mut u8;
         pub(super) fn pnode_host_free(memory: *mut u8);
         pub(super) safe fn pnode_host_relax();
+        pub(super) safe fn pnode_host_cpus() -> u32;
         pub(super) fn pnode_host_log(level: u32, text: *const u8, bytes: usize);
         pub(super) fn pnode_host_bug(text: *const u8, bytes: usize) -> !;
         pub(super) fn pnode_host_lock(lock: *mut c_void);
@@ -57,6 +59,21 @@ unsafe impl Kernel for Linux {
         };
         // SAFETY: the pointer and the length are those of one slice.
         unsafe { host::pnode_host_log(level, line.as_bytes().as_ptr(), line.as_bytes().len()) }
+    }
+
+    fn cpus(self) -> usize {
+        host::pnode_host_cpus() as usize
+    }
+
+    #[inline]
+    fn cpu(self) -> usize {
+        let cpu: u32;
+        // SAFETY: `pnode_host_cpu` is a variable of each CPU, which this reads as `this_cpu_read` does.
+        unsafe {
+            asm!("mov {cpu:e}, gs:[rip + pnode_host_cpu]", cpu = out(reg) cpu,
+                options(pure, readonly, nostack, preserves_flags));
+        }
+        cpu as usize
     }
 
     fn relax(self) {

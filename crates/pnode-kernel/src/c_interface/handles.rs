@@ -10,16 +10,17 @@ use pnode_buddy::Zone;
 use pnode_core::registry::Stale;
 use pnode_core::sync::{AtomicPtr, AtomicU32, Lock, Ordering};
 use pnode_core::{
-    Distances, Features, FrameRange, Grant, MemoryClass, NodeId, Nodes, OfflineError, Order, Owner, Pfn,
-    Private, Reason,
+    Distances, Features, FrameError, FrameRange, FrameSource, FrameZone, FreeError, Grant, MemoryClass,
+    MigrateType, NodeId, Nodes, OfflineError, Order, Owner, Pfn, Private, Reason, Request,
 };
 
 use super::Stats;
+use crate::cpus::CpuZone;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::mapping::Mapping;
 use crate::own::Own;
-use crate::storage::{RegistryStorage, ZoneStorage};
+use crate::storage::{CpuStorage, RegistryStorage, ZoneStorage};
 
 /// How many ranges can be online in one space.
 const ZONES: usize = 64;
@@ -32,7 +33,7 @@ const ZONES: usize = 64;
 ///   everything that borrows from them as `'static`: `nodes`, and handles.
 /// - **C2** `holders` counts the `Held` values, one in each handle; a space is dropped only when there are none.
 pub struct Space<K: Kernel> {
-    nodes: Nodes<'static, Zone<'static>, K::Lock>,
+    nodes: Nodes<'static, KnownRange<K>, K::Lock>,
     /// The newest range that was ever registered; each knows the one before it.
     ranges: Lock<Option<&'static KnownRange<K>>, K::Lock>,
     holders: AtomicU32,
@@ -40,16 +41,19 @@ pub struct Space<K: Kernel> {
     _storage: Own<RegistryStorage<K>, K>,
 }
 
-/// A range that is online, or that was.
+/// A range that is online, or that was: a zone of the registry that knows where its frames are mapped.
 ///
 /// Frees look through the zones of the registry without a lock, so a zone's metadata stays until the space goes; a range
 /// that comes back finds it again.
-struct KnownRange<K: Kernel> {
-    zone: Own<Zone<'static>, K>,
+pub(super) struct KnownRange<K: Kernel> {
+    zone: CpuZone<'static, K>,
     frames: FrameRange,
     /// Where the range is mapped, null while no node has it.
     base: AtomicPtr<u8>,
     older: Option<&'static KnownRange<K>>,
+    /// What the zone borrows, in the order in which it is given back.
+    _slots: Own<CpuStorage<K>, K>,
+    _zone: Own<Zone<'static>, K>,
     _storage: Own<ZoneStorage<K>, K>,
 }
 
@@ -117,7 +121,7 @@ impl<K: Kernel> Space<K> {
         if self.holders.load(Ordering::Acquire) == 0 { Ok(()) } else { Err(Errno::EBUSY) }
     }
 
-    pub(super) fn nodes(&self) -> &Nodes<'static, Zone<'static>, K::Lock> {
+    pub(super) fn nodes(&self) -> &Nodes<'static, KnownRange<K>, K::Lock> {
         &self.nodes
     }
 
@@ -135,7 +139,7 @@ impl<K: Kernel> Space<K> {
         let held = unsafe { Held::of(self) };
         let online = || {
             let owner = held.0.nodes.register(id, claim, features)?;
-            if let Err(error) = owner.online(&range.zone) {
+            if let Err(error) = owner.online(range) {
                 owner.unregister()?;
                 return Err(Errno::from(error));
             }
@@ -155,7 +159,7 @@ impl<K: Kernel> Space<K> {
         // SAFETY: the caller of the interface is using the space now.
         let held = unsafe { Held::of(self) };
         let grant = held.0.nodes.grant(node, reason)?;
-        Ok(room.fill(GrantHandle { grant, held }))
+        Ok(room.fill(GrantHandle { grant, _held: held }))
     }
 
     /// The range of `mapping`, with a zone of which every frame is free, for one node.
@@ -167,11 +171,18 @@ impl<K: Kernel> Space<K> {
         let mut storage = Own::new(self.kernel, ZoneStorage::new(self.kernel, mapping.range())?)?;
         // SAFETY: by C1 the storage stays in place until the space is dropped, and nobody else uses it.
         let zone = unsafe { forever_mut(&mut *storage) }.zone()?;
+        let mut slots = Own::new(self.kernel, CpuStorage::new(self.kernel)?)?;
+        // SAFETY: as for the storage, with which the zone stays.
+        let of_zone = unsafe { forever(&*zone) };
+        // SAFETY: as for the storage; the slots go before the zone.
+        let of_slots = unsafe { forever_mut(&mut *slots) };
         let range = KnownRange {
-            zone,
+            zone: CpuZone::new(self.kernel, of_zone, of_slots.slots(of_zone)),
             frames: mapping.range(),
             base: AtomicPtr::new(mapping.base().as_ptr()),
             older: None,
+            _slots: slots,
+            _zone: zone,
             _storage: storage,
         };
         let mut range = Own::new(self.kernel, range)?;
@@ -224,9 +235,51 @@ impl<K: Kernel> KnownRange<K> {
     }
 }
 
+impl<K: Kernel> FrameSource for KnownRange<K> {
+    fn alloc(&self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        self.zone.alloc(order, migrate)
+    }
+
+    fn free(&self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        self.zone.free(pfn, order)
+    }
+}
+
+impl<K: Kernel> FrameZone for KnownRange<K> {
+    #[inline]
+    fn span(&self) -> FrameRange {
+        self.frames
+    }
+
+    #[inline(always)]
+    fn alloc_at_hand(&self, migrate: MigrateType) -> Option<Pfn> {
+        self.zone.alloc_at_hand(migrate)
+    }
+
+    fn free_frames(&self) -> u64 {
+        self.zone.free_frames()
+    }
+
+    fn managed_frames(&self) -> u64 {
+        self.zone.managed_frames()
+    }
+
+    fn isolate(&self) {
+        self.zone.isolate();
+    }
+
+    fn reopen(&self) {
+        self.zone.reopen();
+    }
+
+    fn used_frames(&self) -> u64 {
+        self.zone.used_frames()
+    }
+}
+
 /// `struct pnode_node`: the owner of a private node on one range.
 pub struct NodeHandle<K: Kernel> {
-    owner: Owner<'static, Zone<'static>, K::Lock>,
+    owner: Owner<'static, KnownRange<K>, K::Lock>,
     range: &'static KnownRange<K>,
     held: Held<K>,
 }
@@ -237,13 +290,13 @@ impl<K: Kernel> NodeHandle<K> {
         let grant = self.owner.grant()?;
         // SAFETY: this node holds the space.
         let held = unsafe { Held::of(self.held.0) };
-        Ok(room.fill(GrantHandle { grant, held }))
+        Ok(room.fill(GrantHandle { grant, _held: held }))
     }
 
     /// Closes the node and gives it up, or says that somebody still uses it.
     pub(super) fn give_up(&self) -> Result<(), Errno> {
         self.owner.drain()?;
-        match self.owner.offline(self.range.zone.span()) {
+        match self.owner.offline(self.range.frames) {
             // The range went offline in an earlier call, which then met a grant.
             Ok(_) | Err(OfflineError::UnknownRange { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -255,6 +308,8 @@ impl<K: Kernel> NodeHandle<K> {
 
     pub(super) fn stats(&self) -> Result<Stats, Stale> {
         let (state, zone) = (self.owner.state()?, &self.range.zone);
+        // Frames in the caches of CPUs are free to whoever asks.
+        zone.drain();
         Ok(Stats {
             first_pfn: zone.span().start().get(),
             managed_frames: zone.managed_frames(),
@@ -266,38 +321,46 @@ impl<K: Kernel> NodeHandle<K> {
     }
 
     pub(super) fn audit(&self) -> Result<(), Errno> {
-        self.range.zone.audit().map(drop).map_err(|_| Errno::EUCLEAN)
+        self.range.zone.audit().map_err(|_| Errno::EUCLEAN)
     }
 }
 
 /// `struct pnode_grant`.
 pub struct GrantHandle<K: Kernel> {
-    grant: Grant<'static, Zone<'static>, K::Lock>,
-    held: Held<K>,
+    grant: Grant<'static, KnownRange<K>, K::Lock>,
+    _held: Held<K>,
 }
 
 impl<K: Kernel> GrantHandle<K> {
-    pub(super) fn grant(&self) -> &Grant<'static, Zone<'static>, K::Lock> {
-        &self.grant
+    /// A frame of the grant's node that this CPU keeps.
+    #[inline(always)]
+    pub(super) fn alloc_cached(&self) -> Option<Pfn> {
+        self.grant.alloc_at_hand(MigrateType::default())
+    }
+
+    /// Takes a block of the grant's node.
+    pub(super) fn alloc(&self, order: Order) -> Result<Pfn, Errno> {
+        match FrameSource::alloc(&self.grant, order, MigrateType::default()) {
+            Ok(pfn) => Ok(pfn),
+            // Asks once more, for an answer with a reason.
+            Err(_) => Ok(self.grant.alloc(Request::order(order))?.into_raw().0),
+        }
+    }
+
+    /// Gives a frame of the grant's node to this CPU, if it may keep it.
+    #[inline(always)]
+    pub(super) fn free_cached(&self, pfn: Pfn) -> Option<Result<(), Errno>> {
+        let freed = self.grant.zone_of(pfn)?.zone.free_cached(pfn)?;
+        Some(freed.map_err(Errno::from))
     }
 
     /// Gives frames of the grant's node back.
     pub(super) fn free(&self, pfn: Pfn, order: Order) -> Result<(), Errno> {
-        let nodes = &self.held.0.nodes;
-        let frame = nodes.adopt(pfn, order)?;
-        if frame.node() != self.grant.node() {
-            return Err(Errno::EINVAL);
-        }
-        Ok(nodes.free(frame)?)
+        Ok(FrameSource::free(&self.grant, pfn, order)?)
     }
 
     /// Where a frame of the grant's node is mapped.
     pub(super) fn address(&self, pfn: Pfn) -> Option<NonNull<u8>> {
-        let space = self.held.0;
-        if space.nodes.node_of(pfn) != Some(self.grant.node()) {
-            return None;
-        }
-        let newest = *space.ranges.lock();
-        Space::walk(newest).find_map(|range| range.address(pfn, K::PAGE.shift()))
+        self.grant.zone_of(pfn)?.address(pfn, K::PAGE.shift())
     }
 }

@@ -249,29 +249,64 @@ pub unsafe fn grant_put<K: Kernel>(kernel: K, grant: *mut GrantHandle<K>) {
     }
 }
 
-/// `pnode_alloc`.
+/// `pnode_alloc`: a frame that the CPU keeps in line, all else in a call.
 ///
 /// # Safety
 ///
 /// `grant` is null or a live grant; `out` is null or valid for a write.
+#[inline(always)]
 pub unsafe fn alloc<K: Kernel>(grant: *mut GrantHandle<K>, order: u32, out: *mut u64) -> i32 {
+    if let (0, Some(out)) = (order, NonNull::new(out)) {
+        // SAFETY: by the caller.
+        if let Some(pfn) = unsafe { handle(grant) }.ok().and_then(GrantHandle::alloc_cached) {
+            // SAFETY: by the caller.
+            unsafe { put(out, pfn.get()) };
+            return 0;
+        }
+    }
+    // SAFETY: the caller's promises are handed on.
+    unsafe { alloc_shared(grant, order, out) }
+}
+
+/// # Safety
+///
+/// As [`alloc`].
+#[inline(never)]
+unsafe fn alloc_shared<K: Kernel>(grant: *mut GrantHandle<K>, order: u32, out: *mut u64) -> i32 {
     status((|| {
         let out = NonNull::new(out).ok_or(Errno::EFAULT)?;
         // SAFETY: by the caller.
         let grant = unsafe { handle(grant) }?;
-        let frame = grant.grant().alloc(Request::order(block_order(order)?))?;
+        let pfn = grant.alloc(block_order(order)?)?;
         // SAFETY: by the caller.
-        unsafe { put(out, frame.into_raw().0.get()) };
+        unsafe { put(out, pfn.get()) };
         Ok(())
     })())
 }
 
-/// `pnode_free`.
+/// `pnode_free`: in line if the CPU keeps the frame.
 ///
 /// # Safety
 ///
 /// `grant` is null or a live grant.
+#[inline(always)]
 pub unsafe fn free<K: Kernel>(grant: *mut GrantHandle<K>, pfn: u64, order: u32) -> i32 {
+    if order == 0 {
+        // SAFETY: by the caller.
+        if let Some(Ok(())) = unsafe { handle(grant) }.ok().and_then(|grant| grant.free_cached(Pfn::new(pfn)))
+        {
+            return 0;
+        }
+    }
+    // SAFETY: the caller's promises are handed on.
+    unsafe { free_shared(grant, pfn, order) }
+}
+
+/// # Safety
+///
+/// As [`free`].
+#[inline(never)]
+unsafe fn free_shared<K: Kernel>(grant: *mut GrantHandle<K>, pfn: u64, order: u32) -> i32 {
     status((|| {
         // SAFETY: by the caller.
         unsafe { handle(grant) }?.free(Pfn::new(pfn), block_order(order)?)

@@ -10,13 +10,13 @@ mod pages;
 
 use pnode_core::{Distances, Features, FrameRange, MemoryClass, NodeId, Nodes, Owner, Pfn, Private};
 
+use crate::cpus::CpuZone;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::mapping::Mapping;
 use crate::own::Own;
 use crate::report::{Failure, Report};
-use crate::storage::{RegistryStorage, ZoneStorage};
-use pnode_buddy::Zone;
+use crate::storage::{CpuStorage, RegistryStorage, ZoneStorage};
 
 /// Fails the case unless a condition holds; the number says what was found.
 macro_rules! check {
@@ -76,13 +76,13 @@ const DEVICE: u16 = 1;
 /// A machine for one case: an ordinary node, and an id for a private one whose memory is the device's.
 struct Machine<'a, 'm, K: Kernel> {
     kernel: K,
-    nodes: &'m Nodes<'m, Zone<'m>, K::Lock>,
-    zone: &'m Zone<'m>,
+    nodes: &'m Nodes<'m, CpuZone<'m, K>, K::Lock>,
+    zone: &'m CpuZone<'m, K>,
     mapping: Mapping<'a>,
 }
 
 /// The private node of a machine.
-type Device<'m, K> = Owner<'m, Zone<'m>, <K as Kernel>::Lock>;
+type Device<'m, K> = Owner<'m, CpuZone<'m, K>, <K as Kernel>::Lock>;
 
 impl<'m, K: Kernel> Machine<'_, 'm, K> {
     fn id(&self, number: u16) -> Result<NodeId, Failure> {
@@ -149,6 +149,9 @@ fn run_one<K: Kernel>(
     let mut device = ZoneStorage::new(kernel, mapping.range())?;
     let mut dram = ZoneStorage::new(kernel, FrameRange::new(ordinary, ORDINARY_FRAMES)?)?;
     let (zone, dram) = (device.zone()?, dram.zone()?);
+    let (mut slots, mut dram_slots) = (CpuStorage::new(kernel)?, CpuStorage::new(kernel)?);
+    let zone = CpuZone::new(kernel, &zone, slots.slots(&zone));
+    let dram = CpuZone::new(kernel, &dram, dram_slots.slots(&dram));
     let mut storage = RegistryStorage::new(kernel, 2, 2)?;
     let nodes = Nodes::with_lock(storage.slots()?, Distances::uniform(2)?)?;
     nodes.ordinary(NodeId::new(DRAM)?, MemoryClass::DRAM)?.online(&dram)?;

@@ -15,7 +15,11 @@ use pnode_kernel::{Kernel, Level, Mapping};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fake;
 
+/// How many CPUs the fake kernel has.
+pub(crate) const CPUS: usize = 3;
+
 thread_local! {
+    static CPU: Cell<usize> = const { Cell::new(0) };
     static LIVE: RefCell<HashMap<usize, Layout>> = RefCell::default();
     static LOG: RefCell<Vec<(Level, String)>> = RefCell::default();
     static CALLS: Cell<usize> = const { Cell::new(0) };
@@ -56,6 +60,11 @@ impl Fake {
         ON_RELAX.set(Some(Box::new(hook)));
     }
 
+    /// From now on the test's thread runs on the CPU with this number.
+    pub(crate) fn run_on(cpu: usize) {
+        CPU.set(cpu);
+    }
+
     fn assert_may_sleep() {
         assert_eq!(LOCKS_HELD.get(), 0, "sleeping with a lock held");
     }
@@ -94,6 +103,14 @@ unsafe impl Kernel for Fake {
 
     fn log(self, level: Level, text: fmt::Arguments<'_>) {
         LOG.with_borrow_mut(|log| log.push((level, text.to_string())));
+    }
+
+    fn cpus(self) -> usize {
+        CPUS
+    }
+
+    fn cpu(self) -> usize {
+        CPU.get()
     }
 
     fn relax(self) {
