@@ -64,7 +64,8 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     ) -> Result<Registration, RegisterError> {
         let slot = self.slot(node).ok_or(RegisterError::Unknown { node })?;
         let mut admin = self.admin.lock();
-        let word = slot.load(Ordering::Acquire);
+        // The lock orders this after whoever gave the id up.
+        let word = slot.load(Ordering::Relaxed);
         if word.facts().has(Facts::REGISTERED) {
             return Err(RegisterError::Busy { node });
         }
@@ -95,7 +96,8 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         let Registration { node, generation } = registration;
         let admin = self.admin.lock();
         let slot = self.slot(node).ok_or(RegisterError::Unknown { node })?;
-        let word = slot.load(Ordering::Acquire);
+        // The lock orders this after whoever registered the node.
+        let word = slot.load(Ordering::Relaxed);
         if word.generation() != generation || !word.facts().has(Facts::REGISTERED) {
             return Err(Stale { node }.into());
         }

@@ -126,7 +126,10 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     }
 
     /// The facts about `node` now, or `None` for an id without a slot.
+    ///
+    /// Who is told a fact, by this or by any other question, sees what its teller did before (Acquire).
     pub fn state(&self, node: NodeId) -> Option<NodeState> {
+        // Acquire, in all questions, pairs with the Release of the changes of a node's word.
         Some(self.slot(node)?.load(Ordering::Acquire).state())
     }
 

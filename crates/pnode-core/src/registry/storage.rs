@@ -42,6 +42,7 @@ impl NodeSlot<'_> {
     }
 
     #[inline]
+    #[cfg_attr(loom, track_caller)]
     pub(super) fn load(&self, order: Ordering) -> Word {
         Word(self.word.load(order))
     }

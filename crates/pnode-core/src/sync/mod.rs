@@ -46,11 +46,14 @@ mod shim {
 }
 
 #[cfg(loom)]
+mod model;
+
+#[cfg(loom)]
 mod shim {
-    pub use loom::cell::UnsafeCell;
-    pub use loom::sync::atomic::{
+    pub use super::model::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
+    pub use loom::cell::UnsafeCell;
 
     /// Lets another thread of the model run: a spinning thread must yield, or loom explores the spin for ever.
     pub fn spin_loop() {
