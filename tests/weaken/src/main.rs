@@ -127,6 +127,13 @@ fn run(options: &Options) -> Result<bool, String> {
             println!("{order:60} {verdict}");
             table += &format!("| {order} | {verdict} |\n");
         }
+        for place in models.unused(name)? {
+            if options.only.as_ref().is_none_or(|text| place.contains(text.as_str())) {
+                println!("{place:60} **in no model**");
+                table += &format!("| {place} | **in no model** |\n");
+                wrong.push(format!("{place}: no model uses this order"));
+            }
+        }
     }
     if options.only.is_none() && options.crates.len() == CRATES.len() {
         let unmet = reasons.iter().filter(|(listed, _)| !met.contains(listed));
@@ -146,7 +153,7 @@ fn run(options: &Options) -> Result<bool, String> {
 fn survivors() -> Result<Vec<(String, String)>, String> {
     let path = "tests/weaken/survivors.txt";
     let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-    let entries = text.lines().zip(1..).filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
+    let entries = text.lines().zip(1_usize..).filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));
     entries
         .map(|(line, number)| {
             let (order, reason) =
@@ -174,6 +181,15 @@ fn stands_at(order: &str, listed: &str) -> bool {
     in_file == file
         && of_role == role
         && source.lines().nth(number.wrapping_sub(1)).is_some_and(|line| line.contains(text))
+}
+
+/// Whether a line of code names an order that is more than relaxed; `bare` if the file imports the names themselves.
+fn names_an_order(line: &str, bare: bool) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    let orders = ["Acquire", "Release", "AcqRel", "SeqCst"];
+    let mut words = code.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+    let named = orders.iter().any(|order| code.contains(&format!("Ordering::{order}")));
+    !code.trim_start().starts_with("use ") && (named || bare && words.any(|word| orders.contains(&word)))
 }
 
 impl Models {
@@ -213,6 +229,49 @@ impl Models {
         }
         eprintln!("{name}: {} models use {} orders", models.times.len(), models.users.len());
         Ok(models)
+    }
+
+    /// Where the sources of a crate name an order that no model ever uses, as FILE:LINE.
+    fn unused(&self, name: &str) -> Result<Vec<String>, String> {
+        let mut used: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        for order in self.users.keys() {
+            let mut parts = order.split(':');
+            if let (Some(file), Some(line)) = (parts.next(), parts.next().and_then(|line| line.parse().ok()))
+            {
+                used.entry(file).or_default().insert(line);
+            }
+        }
+        let (mut folders, mut unused) = (vec![PathBuf::from(format!("crates/{name}/src"))], Vec::new());
+        while let Some(folder) = folders.pop() {
+            let entries = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+            for entry in entries.flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let file = path.to_string_lossy().into_owned();
+                // The shim hands orders on; they stand where it is called.
+                if file.contains("/sync/") {
+                    continue;
+                }
+                let source = fs::read_to_string(&path).map_err(|error| format!("{file}: {error}"))?;
+                let bare = source.contains("sync::Ordering::");
+                let code =
+                    source.lines().zip(1_usize..).take_while(|(line, _)| !line.starts_with("#[cfg(all(test"));
+                for (line, number) in code.filter(|(line, _)| names_an_order(line, bare)) {
+                    // A call may begin some lines before its orders.
+                    let met = used
+                        .get(file.as_str())
+                        .is_some_and(|lines| lines.range(number.saturating_sub(6)..=number).next().is_some());
+                    if !met {
+                        unused.push(format!("{file}:{number} {}", line.trim()));
+                    }
+                }
+            }
+        }
+        unused.sort();
+        Ok(unused)
     }
 
     /// The quickest model that fails without `order`.

@@ -69,6 +69,7 @@ pub use shim::*;
 /// already, and only the compiler has to be held back; elsewhere, and under loom, it is a sequentially consistent
 /// fence. (The idea and its cost model are those of Linux's `smp_mb__after_atomic`.)
 #[inline(always)]
+#[cfg_attr(loom, track_caller)]
 pub fn fence_after_rmw() {
     #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), not(loom), not(miri)))]
     core::sync::atomic::compiler_fence(Ordering::SeqCst);
