@@ -8,7 +8,7 @@ use pnode_core::{FrameError, FrameRange, FrameSource, FrameZone, FreeError, Migr
 
 use crate::bitmap::Bitmap;
 use crate::count::UNCLAIMED;
-use crate::error::ZoneError;
+use crate::error::{AllocAtError, ZoneError};
 use crate::gate::Gate;
 use crate::geometry::{Geometry, LEVELS, TOP, child_order, level_of, node_order};
 use crate::metadata::{Metadata, Words};
@@ -397,6 +397,12 @@ impl FrameZone for Zone<'_> {
     }
     fn managed_frames(&self) -> u64 {
         Zone::managed_frames(self)
+    }
+    fn alloc_at(&self, pfn: Pfn, order: Order, migrate: MigrateType) -> Result<(), FrameError> {
+        Zone::alloc_at(self, pfn, order, migrate).map_err(|error| match error {
+            AllocAtError::Contended { .. } => FrameError::Contended { order },
+            _ => FrameError::Exhausted { order },
+        })
     }
     fn isolate(&self) {
         Zone::isolate(self);

@@ -65,6 +65,16 @@ pub trait FrameZone: FrameSource {
         None
     }
 
+    /// Takes exactly the block of `2^order` frames at `pfn`. A zone that cannot aim has no such block.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`]; nothing has changed then.
+    fn alloc_at(&self, pfn: Pfn, order: Order, migrate: MigrateType) -> Result<(), FrameError> {
+        let _ = (pfn, migrate);
+        Err(FrameError::Exhausted { order })
+    }
+
     /// Stops handing out blocks; frees still land. Idempotent.
     ///
     /// When this returns, each call of [`alloc`](FrameSource::alloc) has either failed or its block counts as used, and

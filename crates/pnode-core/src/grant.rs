@@ -212,6 +212,18 @@ impl<'m, Z: FrameZone, L: RawLock> Grant<'m, Z, L> {
         }
         self.nodes.alloc_granted(self.registration, &request.this_node_only())
     }
+
+    /// Takes exactly the block at `pfn` of the node, or fails.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`]; [`AllocError::NoMemory`] if the block is not free or not of this node.
+    pub fn alloc_at(&self, pfn: Pfn, request: Request<'_>) -> Result<Frame, AllocError> {
+        if self.reason.right() != Right::TakeFrames {
+            return Err(AllocError::NotForFrames { reason: self.reason });
+        }
+        self.nodes.alloc_granted_at(self.registration, pfn, &request.this_node_only())
+    }
 }
 
 impl<'m, Z: FrameZone, L: RawLock> Grant<'m, Z, L> {

@@ -126,6 +126,22 @@ impl FrameZone for WordZone {
         self.range.frames()
     }
 
+    fn alloc_at(&self, pfn: Pfn, order: Order, _migrate: MigrateType) -> Result<(), FrameError> {
+        let exhausted = FrameError::Exhausted { order };
+        let block = self.bits(pfn, order).filter(|_| pfn.is_aligned(order));
+        let (in_use, continues) = block.ok_or(exhausted)?;
+        self.update(|word| {
+            if word & ISOLATED != 0 {
+                Err(FrameError::Closed { order })
+            } else if word & in_use != 0 {
+                Err(exhausted)
+            } else {
+                Ok(word | in_use | continues)
+            }
+        })?;
+        Ok(())
+    }
+
     fn isolate(&self) {
         // One word tells what is in use and whether more may be, so the order of changes to that word is all it takes.
         self.word.fetch_or(ISOLATED, Ordering::Relaxed);
@@ -190,9 +206,28 @@ mod tests {
                     reached(&zone, model);
                 }
             }
-            for (pfn, order) in
-                (0..12).flat_map(|pfn| (0..4).map(move |order| (Pfn::new(pfn), Order::new(order).unwrap())))
-            {
+            let blocks =
+                (0..12).flat_map(|pfn| (0..4).map(move |order| (Pfn::new(pfn), Order::new(order).unwrap())));
+            for (pfn, order) in blocks.clone() {
+                let zone = zone();
+                let free = FrameRange::block(pfn, order).is_some_and(|block| {
+                    pfn.is_aligned(order)
+                        && zone.span().contains_range(block)
+                        && model
+                            .iter()
+                            .all(|(p, o)| FrameRange::block(*p, *o).unwrap().intersection(block).is_none())
+                });
+                let result = zone.alloc_at(pfn, order, MigrateType::Movable);
+                assert_eq!(result.is_ok(), free, "{pfn:?} {order:?} {model:?} {result:?}");
+                if free {
+                    let mut model = model.clone();
+                    model.insert(pfn, order);
+                    reached(&zone, model);
+                } else {
+                    assert_eq!(zone.word.load(Ordering::Relaxed), word, "a refused block changes nothing");
+                }
+            }
+            for (pfn, order) in blocks {
                 let zone = zone();
                 let result = zone.free(pfn, order);
                 assert_eq!(

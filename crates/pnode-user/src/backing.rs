@@ -7,10 +7,13 @@
 
 use core::fmt;
 use core::ptr::NonNull;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use pnode_compress::memory::Mapped;
+use pnode_core::sync::{AtomicU64, Ordering};
 use pnode_core::{FrameError, FrameRange, FrameSource, FreeError, MigrateType, Order, PageSize, Pfn};
 
 use crate::fault::copy;
@@ -26,10 +29,13 @@ use crate::sys::{self, Reservation, SysError};
 ///
 /// - **K1** `direct` maps the whole of `file`: `frames` pages of `page` bytes, for reading and writing, until the drop.
 pub struct Backing {
-    file: OwnedFd,
+    file: File,
     direct: Reservation,
     frames: u64,
     page: PageSize,
+    /// One bit a frame: whether it was used since its memory was last forgotten. A hint, for what is cheap: a frame that
+    /// is unused by this may have bytes.
+    used: Box<[AtomicU64]>,
 }
 
 impl Backing {
@@ -44,8 +50,9 @@ impl Backing {
         let length = usize::try_from(bytes).map_err(|_| too_large)?;
         let file = sys::memory_file(bytes)?;
         let direct = Reservation::of_file(file.as_fd(), length)?;
+        let used = (0..frames.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         // INVARIANT: K1 by the two calls above.
-        Ok(Self { file, direct, frames, page })
+        Ok(Self { file: file.into(), direct, frames, page, used })
     }
 
     /// How many frames there are.
@@ -62,6 +69,11 @@ impl Backing {
         self.file.as_fd()
     }
 
+    /// Whether `file` is the descriptor of this memory's file.
+    pub(crate) fn is_file(&self, file: i32) -> bool {
+        self.file.as_raw_fd() == file
+    }
+
     /// The first byte of the direct map: [`Backing::frames`] pages, one after the other.
     ///
     /// Whoever writes through it owns the frames it writes to (has allocated them).
@@ -73,6 +85,42 @@ impl Backing {
     fn frame(&self, frame: u64) -> Option<*mut u8> {
         // In range by the test, so the product is below the length of the direct map.
         (frame < self.frames).then(|| (self.direct.start() + (frame as usize * self.page.bytes())) as *mut u8)
+    }
+
+    /// Notes that frames are used from now on.
+    pub(crate) fn use_frames(&self, frame: u64, count: usize) {
+        for (word, bits) in words(frame, count) {
+            // Relaxed here and below: a hint that orders nothing.
+            if self.used[word].load(Ordering::Relaxed) & bits != bits {
+                self.used[word].fetch_or(bits, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether nobody is known to have used one of these frames.
+    pub(crate) fn are_unused(&self, frame: u64, count: usize) -> bool {
+        words(frame, count).all(|(word, bits)| self.used[word].load(Ordering::Relaxed) & bits == 0)
+    }
+
+    /// Fills frames that exist with zeroes, by the way that is cheap if they were unused, or if they were not.
+    pub(crate) fn zero_all(&self, frame: u64, count: usize, unused: bool) -> Result<(), SysError> {
+        static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+        let bytes = self.page.bytes();
+        if !unused || count == 1 {
+            (frame..frame + count as u64).all(|frame| self.zero(frame));
+            return Ok(());
+        }
+        // The kernel takes memory for a file that is written to in larger steps than for one that faults.
+        let (start, mut left) = (frame * bytes as u64, count * bytes);
+        while left > 0 {
+            let part = left.min(ZEROES.len());
+            let offset = start + (count * bytes - left) as u64;
+            self.file
+                .write_all_at(&ZEROES[..part], offset)
+                .map_err(|error| SysError { call: "pwrite", errno: error.raw_os_error().unwrap_or(0) })?;
+            left -= part;
+        }
+        Ok(())
     }
 
     /// Copies the bytes of frame `frame` from `offset` on to `bytes`. Says whether frame and offsets exist.
@@ -120,6 +168,7 @@ impl Backing {
     /// If the kernel refuses, the bytes stay, which nobody may rely on either.
     pub(crate) fn forget(&self) {
         self.direct.remove();
+        self.used.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
     fn part(&self, frame: u64, offset: usize, bytes: usize) -> Option<*mut u8> {
@@ -127,6 +176,15 @@ impl Backing {
         let end = offset.checked_add(bytes)?;
         (end <= self.page.bytes()).then(|| start.wrapping_add(offset))
     }
+}
+
+/// The bits of `count` frames from `frame` on, by the word that they are in.
+fn words(frame: u64, count: usize) -> impl Iterator<Item = (usize, u64)> {
+    let end = frame + count as u64;
+    (frame / 64..end.div_ceil(64)).map(move |word| {
+        let (first, last) = (frame.max(word * 64) - word * 64, end.min(word * 64 + 64) - word * 64);
+        (word as usize, u64::MAX >> (64 - (last - first)) << first)
+    })
 }
 
 impl fmt::Debug for Backing {

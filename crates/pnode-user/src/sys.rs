@@ -103,6 +103,13 @@ impl Rights {
     }
 }
 
+/// Whether a new mapping has its pages at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pages {
+    Present,
+    Absent,
+}
+
 const MAP_SHARED: c_int = 0x01;
 const MAP_PRIVATE: c_int = 0x02;
 const MAP_FIXED: c_int = 0x10;
@@ -176,9 +183,13 @@ impl Reservation {
         file: BorrowedFd<'_>,
         file_offset: usize,
         rights: Rights,
+        pages: Pages,
     ) -> Result<(), SysError> {
         let address = self.address(offset, bytes);
-        let flags = MAP_SHARED | MAP_FIXED | MAP_POPULATE;
+        let flags = match pages {
+            Pages::Present => MAP_SHARED | MAP_FIXED | MAP_POPULATE,
+            Pages::Absent => MAP_SHARED | MAP_FIXED,
+        };
         let (fd, file_offset) = (file.as_raw_fd(), file_offset as i64);
         // SAFETY: by M1 the replaced addresses are ours; Rust code holds no reference into them (only raw pointers
         // and `crate::fault::copy` reach them).
@@ -193,6 +204,17 @@ impl Reservation {
         // SAFETY: as in `map_file`.
         let mapped = unsafe { c::mmap(address, bytes, Rights::None.bits(), flags, -1, 0) };
         if mapped as isize == -1 { Err(SysError::last("mmap")) } else { Ok(()) }
+    }
+
+    /// Takes the pages at `offset` out of the page table, and leaves the mapping. The next touch of each faults. Atomic
+    /// as [`Reservation::map_file`].
+    pub(crate) fn zap(&self, offset: usize, bytes: usize) -> Result<(), SysError> {
+        const MADV_DONTNEED: c_int = 4;
+        let address = self.address(offset, bytes);
+        // SAFETY: by M1 the addresses are ours, and no reference into them exists as in `map_file`. They show memory
+        // files, whose bytes stay in the file, or nothing.
+        let result = unsafe { c::madvise(address, bytes, MADV_DONTNEED) };
+        if result == 0 { Ok(()) } else { Err(SysError::last("madvise")) }
     }
 
     /// Takes the memory out of the file that is mapped here; it reads as zeroes from then on.
@@ -343,7 +365,7 @@ mod tests {
         use std::os::fd::AsFd;
         let all = Reservation::of_file(file.as_fd(), 4 * page).unwrap();
         let window = Reservation::new(2 * page).unwrap();
-        window.map_file(page, page, file.as_fd(), 3 * page, Rights::Read).unwrap();
+        window.map_file(page, page, file.as_fd(), 3 * page, Rights::Read, Pages::Present).unwrap();
         // SAFETY: the last page of the four is mapped for writing, and nothing else refers to it.
         unsafe { ((all.start() + 3 * page) as *mut u8).write_volatile(77) };
         // SAFETY: the second page of the window is mapped for reading.

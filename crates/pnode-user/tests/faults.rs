@@ -102,13 +102,15 @@ impl Pager for Scattered {
     }
 }
 
-fn on_both(test: impl Fn(&Arc<Backend>)) {
+fn on_all(test: impl Fn(&Arc<Backend>)) {
     let signal = Backend::start(Choice::Signal).unwrap();
     assert_eq!(signal.kind(), BackendKind::Signal);
     test(&signal);
-    match Backend::start(Choice::Userfaultfd) {
-        Ok(userfaultfd) => test(&userfaultfd),
-        Err(error) => println!("SKIPPED on userfaultfd: {error}"),
+    for choice in [Choice::Userfaultfd, Choice::UserfaultfdEvents] {
+        match Backend::start(choice) {
+            Ok(userfaultfd) => test(&userfaultfd),
+            Err(error) => println!("SKIPPED on {choice:?}: {error}"),
+        }
     }
 }
 
@@ -138,7 +140,7 @@ fn kernel_mappings(view: &View) -> usize {
 
 #[test]
 fn each_first_touch_takes_one_frame_and_keeps_its_bytes() {
-    on_both(|backend| {
+    on_all(|backend| {
         let pager = Scattered::new(backend, 500, 1000);
         for page in 0..500 {
             assert_eq!(pager.view.mapped(page), None);
@@ -160,7 +162,7 @@ fn each_first_touch_takes_one_frame_and_keeps_its_bytes() {
 
 #[test]
 fn the_count_of_mappings_is_the_kernels() {
-    on_both(|backend| {
+    on_all(|backend| {
         let pager = Scattered::new(backend, 300, 1000);
         assert_eq!(pager.view.mappings(), kernel_mappings(&pager.view), "fresh, {backend}");
         for page in (0..300).step_by(2) {
@@ -200,7 +202,7 @@ fn more_scattered_pages_than_mappings_are_no_problem() {
 
 #[test]
 fn a_write_to_a_fenced_page_changes_the_frame_once() {
-    on_both(|backend| {
+    on_all(|backend| {
         let pager = Scattered::new(backend, 64, 1000);
         for page in 0..64 {
             store(&pager, page, page as u64);
@@ -226,7 +228,7 @@ fn a_write_to_a_fenced_page_changes_the_frame_once() {
 
 #[test]
 fn migration_under_writers_loses_nothing() {
-    on_both(|backend| {
+    on_all(|backend| {
         const PAGES: usize = 48;
         let pager = Scattered::new(backend, PAGES, 101);
         let stop = AtomicBool::new(false);
@@ -265,7 +267,7 @@ fn migration_under_writers_loses_nothing() {
 
 #[test]
 fn a_fault_that_cannot_be_served_is_an_error_of_the_copy() {
-    on_both(|backend| {
+    on_all(|backend| {
         let pager = Scattered::new(backend, 64, 20);
         let bytes = vec![7u8; 30 * PAGE];
         let exhausted = FaultError::NoFrame(AllocError::NoMemory { order: Order::ZERO });
@@ -284,7 +286,9 @@ fn a_fault_that_cannot_be_served_is_an_error_of_the_copy() {
 
 #[test]
 fn system_calls_wait_for_pages_where_the_kernel_allows_it() {
-    let Ok(backend) = Backend::start(Choice::Userfaultfd) else { return println!("SKIPPED: no userfaultfd") };
+    let Ok(backend) = Backend::start(Choice::UserfaultfdEvents) else {
+        return println!("SKIPPED: no userfaultfd");
+    };
     if !backend.to_string().contains("(privileged") {
         return println!("SKIPPED: {backend}");
     }
@@ -315,4 +319,110 @@ fn refusals_are_named() {
     assert!(backend.to_string().contains("asked for"));
     assert!(View::new(&backend, usize::MAX / PAGE / 4, PageSize::KIB4).unwrap_err().is_no_memory());
     assert!(View::new(&backend, usize::MAX, PageSize::KIB4).unwrap_err().is_no_memory());
+}
+
+/// Serves nothing: what is not mapped is an error, so that one sees exactly what is.
+struct Bare {
+    view: View,
+    memory: Backing,
+}
+
+impl Pager for Bare {
+    fn view(&self) -> &View {
+        &self.view
+    }
+
+    fn fault(&self, _page: usize, _access: Access) -> Result<(), FaultError> {
+        Err(FaultError::NotMapped)
+    }
+}
+
+/// Seeded steps on a view whose runs are laid, compared with a table of what each page should show.
+#[test]
+fn a_laid_run_shows_what_was_mapped_and_nothing_else() {
+    const PAGES: usize = 40;
+    on_all(|backend| {
+        let pager = Arc::new(Bare {
+            view: View::new(backend, PAGES, PageSize::KIB4).unwrap(),
+            memory: Backing::new(100, PageSize::KIB4).unwrap(),
+        });
+        attach(&pager);
+        let (view, memory) = (&pager.view, &pager.memory);
+        let mut model: [Option<(u64, Protection)>; PAGES] = [None; PAGES];
+        // The byte that each frame begins with.
+        let mut bytes = [0u8; 100];
+        let mut seed = 0x5eed_u64;
+        println!("seed {seed:#x} on {backend}");
+        let mut random = move |below: u64| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) % below
+        };
+        for step in 0..4000u32 {
+            let page = random(PAGES as u64) as usize;
+            let count = 1 + random((PAGES - page).min(8) as u64) as usize;
+            // Mostly where it would be laid, sometimes elsewhere.
+            let frame = if random(4) > 0 { page as u64 + 17 } else { random(100 - 8) };
+            let pages = page..page + count;
+            match random(8) {
+                0 => view.lay(page, count, memory, frame).unwrap(),
+                1 | 2 => {
+                    let protection =
+                        if random(2) == 0 { Protection::ReadOnly } else { Protection::ReadWrite };
+                    view.map(page, count, memory, frame, protection).unwrap();
+                    pages.zip(frame..).for_each(|(page, frame)| model[page] = Some((frame, protection)));
+                }
+                3 => {
+                    let is_shown = |frame: u64| model.iter().flatten().any(|(shown, _)| *shown == frame);
+                    if (frame..frame + count as u64).any(is_shown) {
+                        continue;
+                    }
+                    view.map_zeroed(page, count, memory, frame).unwrap();
+                    for (page, frame) in pages.zip(frame..) {
+                        model[page] = Some((frame, Protection::ReadWrite));
+                        bytes[frame as usize] = 0;
+                    }
+                }
+                4 => {
+                    view.unmap(page, count).unwrap();
+                    model[pages].fill(None);
+                }
+                5 => {
+                    view.write_protect(page).unwrap();
+                    model[page] = model[page].map(|(frame, _)| (frame, Protection::ReadOnly));
+                }
+                6 => {
+                    bytes[frame as usize] = step as u8;
+                    assert!(memory.write(frame, 0, &[step as u8]));
+                }
+                _ => {
+                    let written = write(&*pager, page * PAGE, &[step as u8]);
+                    match model[page] {
+                        Some((frame, Protection::ReadWrite)) => {
+                            written.unwrap();
+                            bytes[frame as usize] = step as u8;
+                        }
+                        _ => assert_eq!(written, Err(FaultError::NotMapped), "step {step} page {page}"),
+                    }
+                }
+            }
+            for (page, should) in model.iter().enumerate() {
+                assert_eq!(view.mapped(page), *should, "step {step} page {page} on {backend}");
+            }
+            let page = random(PAGES as u64) as usize;
+            let mut byte = [0xff];
+            let seen = read(&*pager, page * PAGE, &mut byte).map(|()| byte[0]);
+            let should = model[page].map(|(frame, _)| bytes[frame as usize]).ok_or(FaultError::NotMapped);
+            assert_eq!(seen, should, "step {step} page {page} on {backend}");
+            if step % 64 == 0 {
+                assert_eq!(view.mappings(), kernel_mappings(view), "step {step} on {backend}");
+            }
+        }
+        let pages = 0..PAGES;
+        for page in pages {
+            let mut byte = [0xff];
+            let seen = read(&*pager, page * PAGE, &mut byte).map(|()| byte[0]);
+            let should = model[page].map(|(frame, _)| bytes[frame as usize]).ok_or(FaultError::NotMapped);
+            assert_eq!(seen, should, "page {page} on {backend}");
+        }
+    });
 }

@@ -11,18 +11,20 @@ use pnode_user::{Machine, NodeSpec};
 
 const PAGE: usize = 4096;
 
-/// Runs `test` on machines of both backends.
-fn on_both(builder: impl Fn() -> Builder, test: impl Fn(&Machine)) {
-    for (choice, kind) in
-        [(Choice::Signal, BackendKind::Signal), (Choice::Userfaultfd, BackendKind::Userfaultfd)]
-    {
+/// Runs `test` on machines of all backends.
+fn on_all(builder: impl Fn() -> Builder, test: impl Fn(&Machine)) {
+    for (choice, kind) in [
+        (Choice::Signal, BackendKind::Signal),
+        (Choice::Userfaultfd, BackendKind::Userfaultfd),
+        (Choice::UserfaultfdEvents, BackendKind::UserfaultfdEvents),
+    ] {
         match builder().faults(choice).build() {
             Ok(machine) => {
                 assert_eq!(machine.faults().kind(), kind);
                 test(&machine);
                 machine.audit().unwrap();
             }
-            Err(BuildError::Faults(error)) if choice == Choice::Userfaultfd => println!("SKIPPED: {error}"),
+            Err(BuildError::Faults(error)) if choice != Choice::Signal => println!("SKIPPED: {error}"),
             Err(error) => panic!("{error}"),
         }
     }
@@ -61,7 +63,7 @@ fn read_page(memory: &pnode_user::machine::Mapping, page: usize) -> Vec<u8> {
 
 #[test]
 fn pages_come_back_from_the_compressed_node_and_writes_promote() {
-    on_both(three_nodes, |machine| {
+    on_all(three_nodes, |machine| {
         let [near, far, compressed] = ids(machine);
         let memory = machine.map(100, far).unwrap();
         for page in 0..100 {
@@ -104,7 +106,7 @@ fn pages_come_back_from_the_compressed_node_and_writes_promote() {
 
 #[test]
 fn no_ordinary_request_reaches_a_private_node_under_pressure() {
-    on_both(three_nodes, |machine| {
+    on_all(three_nodes, |machine| {
         let [_, _, compressed] = ids(machine);
         let before = machine.free_frames(compressed);
         let mut taken = Vec::new();
@@ -130,7 +132,7 @@ fn no_ordinary_request_reaches_a_private_node_under_pressure() {
 
 #[test]
 fn a_touch_without_memory_demotes_cold_pages_first() {
-    on_both(three_nodes, |machine| {
+    on_all(three_nodes, |machine| {
         let [near, ..] = ids(machine);
         // More pages than there are ordinary frames.
         let memory = machine.map(400, near).unwrap();
@@ -148,7 +150,7 @@ fn a_touch_without_memory_demotes_cold_pages_first() {
 #[test]
 fn what_cannot_be_served_is_an_error_and_loses_nothing() {
     let builder = || Machine::builder().node(NodeSpec::ordinary(20)).node(NodeSpec::compressed(20, 40));
-    on_both(builder, |machine| {
+    on_all(builder, |machine| {
         let [dram, compressed] = [0, 1].map(|number| machine.node(number).unwrap());
         let memory = machine.map(100, dram).unwrap();
         let mut written = 0;
@@ -173,7 +175,7 @@ fn what_cannot_be_served_is_an_error_and_loses_nothing() {
 #[test]
 fn random_pages_that_do_not_compress_are_refused_not_lost() {
     let builder = || Machine::builder().node(NodeSpec::ordinary(200)).node(NodeSpec::compressed(32, 300));
-    on_both(builder, |machine| {
+    on_all(builder, |machine| {
         let [dram, compressed] = [0, 1].map(|number| machine.node(number).unwrap());
         let memory = machine.map(150, dram).unwrap();
         let mut seed = 1u64;
@@ -202,7 +204,7 @@ fn random_pages_that_do_not_compress_are_refused_not_lost() {
 
 #[test]
 fn threads_that_touch_and_services_that_move_lose_nothing() {
-    on_both(
+    on_all(
         || three_nodes().mappings(150),
         |machine| {
             const WRITERS: usize = 3;
@@ -304,7 +306,7 @@ fn descriptions_that_make_no_machine_are_refused() {
 #[test]
 fn a_write_to_a_stored_page_without_memory_is_an_error_and_the_page_stays() {
     let builder = || Machine::builder().node(NodeSpec::ordinary(8)).node(NodeSpec::compressed(32, 64));
-    on_both(builder, |machine| {
+    on_all(builder, |machine| {
         let [dram, compressed] = [0, 1].map(|number| machine.node(number).unwrap());
         let memory = machine.map(2, dram).unwrap();
         memory.write(0, &bytes_of(1, 4)).unwrap();

@@ -263,6 +263,64 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         if slot.load().same_use(word) { Some(pfn) } else { give_back(source, pfn, Order::ZERO) }
     }
 
+    /// Takes exactly the block at `pfn`, if it is ordinary memory: what [`Nodes::alloc`] would admit there, or nothing.
+    ///
+    /// Of the request its order, migrate type, nodemask, contents and depth count, and its preferred node if it says
+    /// this-node-only. For hosts that want neighbours, as a fault does that continues a run of frames.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError`]; [`AllocError::NoMemory`] if the block is not free or no zone has it.
+    pub fn alloc_at(&self, pfn: Pfn, request: Request<'_>) -> Result<Frame, AllocError> {
+        let no_memory = AllocError::NoMemory { order: request.block_order() };
+        let (zone, node) = self.zone_of(pfn).ok_or(no_memory)?;
+        if self.state(node).is_some_and(|state| state.is_private()) {
+            return Err(AllocError::Private { node });
+        }
+        let only = (request.fallback() == Fallback::ThisNodeOnly).then_some(request.preferred()).flatten();
+        if only.is_some_and(|only| only != node) {
+            return Err(no_memory);
+        }
+        self.take_exactly(zone, pfn, Reach::Ordinary, &request)
+    }
+
+    /// Takes exactly the block at `pfn` of the granted node.
+    pub(crate) fn alloc_granted_at(
+        &self,
+        granted: Registration,
+        pfn: Pfn,
+        request: &Request<'_>,
+    ) -> Result<Frame, AllocError> {
+        let node = granted.node;
+        if let Some(preferred) = request.preferred().filter(|preferred| *preferred != node) {
+            return Err(AllocError::OtherNode { granted: node, preferred });
+        }
+        let (zone, _) = self
+            .zone_of(pfn)
+            .filter(|(_, on)| *on == node)
+            .ok_or(AllocError::NoMemory { order: request.block_order() })?;
+        self.take_exactly(zone, pfn, Reach::Only(Owned::private(node)), request)
+    }
+
+    fn take_exactly(
+        &self,
+        zone: u16,
+        pfn: Pfn,
+        reach: Reach,
+        request: &Request<'_>,
+    ) -> Result<Frame, AllocError> {
+        let taken = |depth| {
+            let slot = self.zones.get(usize::from(zone)).ok_or(Missed::PASSED)?;
+            self.take_by(zone, slot, reach, request, depth, |source| {
+                source.alloc_at(pfn, request.block_order(), request.migrate_type()).map(|()| pfn)
+            })
+        };
+        descend(request, taken).map_err(|missed| match missed.has(Missed::CONTENDED) {
+            true => AllocError::Contended { order: request.block_order() },
+            false => AllocError::NoMemory { order: request.block_order() },
+        })
+    }
+
     /// Gives a block back to its zone.
     ///
     /// # Errors
@@ -447,6 +505,22 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         request: &Request<'_>,
         depth: Depth,
     ) -> Result<Frame, Missed> {
+        self.take_by(zone, slot, reach, request, depth, |source| {
+            source.alloc(request.block_order(), request.migrate_type())
+        })
+    }
+
+    /// [`Nodes::take`], where `alloc` takes the block of the zone.
+    #[inline(always)]
+    fn take_by(
+        &self,
+        zone: u16,
+        slot: &ZoneSlot<'m, Z>,
+        reach: Reach,
+        request: &Request<'_>,
+        depth: Depth,
+        alloc: impl FnOnce(&Z) -> Result<Pfn, FrameError>,
+    ) -> Result<Frame, Missed> {
         let word = slot.load();
         let ours = match reach {
             Reach::Ordinary => word.owner().is_ordinary(),
@@ -466,7 +540,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         if kept > 0 && keeps_back(slot, source, kept, request) {
             return Err(Missed::KEPT_BACK);
         }
-        let pfn = source.alloc(order, request.migrate_type()).map_err(why)?;
+        let pfn = alloc(source).map_err(why)?;
         // A slot lost its word before its zone was published or reopened elsewhere. Who got a block because of either
         // sees that here: of a publication by the Acquire in `get`, of a reopening by that of the source's `alloc`.
         let now = slot.load();

@@ -369,3 +369,52 @@ fn a_grant_names_frames_of_its_own_node_only() {
     assert_eq!(one.alloc_at_hand(movable), None, "a zone without a cache has nothing at hand");
     taken.into_iter().for_each(|pfn| one.free(pfn, order).unwrap());
 }
+
+/// Every block, asked for by its frame: from the ordinary side, and on a grant. The gate is the same as for a search.
+#[test]
+fn a_block_is_had_by_its_frame_only_where_a_search_might_find_it() {
+    let zones = [zone(0, 4), zone(8, 4), zone(16, 4)];
+    let mut storage = Storage::<WordZone, 3, 3>::new();
+    let nodes = Nodes::new(storage.slots(), Distances::uniform(3).unwrap()).unwrap();
+    let near = nodes.ordinary(id(0), MemoryClass::DRAM).unwrap();
+    near.online(&zones[0]).unwrap();
+    nodes.ordinary(id(1), MemoryClass::DRAM).unwrap().online(&zones[1]).unwrap();
+    let owner = nodes.register(id(2), Private::class(MemoryClass::FAR), Features::NONE).unwrap();
+    owner.online(&zones[2]).unwrap();
+    let grant = owner.grant().unwrap();
+    let nothing = |order| Err(AllocError::NoMemory { order });
+    let only_near = Request::page().prefer(id(0)).this_node_only();
+    let near_mask = NodeMask::of(id(0));
+    for number in 0..24 {
+        let pfn = Pfn::new(number);
+        let on = (number % 8 < 4).then_some(number / 8);
+        let taken = nodes.alloc_at(pfn, Request::page());
+        match on {
+            None => assert_eq!(taken, nothing(Order::ZERO)),
+            Some(2) => assert_eq!(taken, Err(AllocError::Private { node: id(2) })),
+            Some(node) => {
+                let frame = taken.unwrap();
+                assert_eq!((frame.pfn(), u64::from(frame.node().get())), (pfn, node));
+                assert_eq!(nodes.alloc_at(pfn, Request::page()), nothing(Order::ZERO), "it is taken");
+                nodes.free(frame).unwrap();
+            }
+        }
+        for request in [only_near, Request::page().nodemask(&near_mask)] {
+            let taken = nodes.alloc_at(pfn, request);
+            assert_eq!(taken.is_ok(), on == Some(0), "{pfn:?} {taken:?}");
+            taken.into_iter().for_each(|frame| nodes.free(frame).unwrap());
+        }
+        let taken = grant.alloc_at(pfn, Request::page());
+        assert_eq!(taken.is_ok(), on == Some(2), "{pfn:?} {taken:?}");
+        taken.into_iter().for_each(|frame| nodes.free(frame).unwrap());
+    }
+    assert_eq!(
+        grant.alloc_at(Pfn::new(17), Request::order(Order::new(1).unwrap())),
+        nothing(Order::new(1).unwrap())
+    );
+    // Nor does it reach a node that drains.
+    near.drain().unwrap();
+    assert_eq!(nodes.alloc_at(Pfn::new(0), Request::page()), nothing(Order::ZERO));
+    owner.drain().unwrap();
+    assert_eq!(grant.alloc_at(Pfn::new(16), Request::page()), nothing(Order::ZERO));
+}

@@ -2,18 +2,22 @@
 //!
 //! A [`View`] is a run of addresses of which the kernel has mapped only what we mapped. Any other touch *traps*, and
 //! the trap calls the view's [`Pager`], which maps something there; then the touching instruction runs again.
-//! There are two kinds of trap:
+//! There are three backends:
 //!
-//! | trap | how a touch reaches us | who runs the pager |
-//! | --- | --- | --- |
-//! | userfaultfd | the kernel queues an event and the toucher sleeps | the backend's own thread |
-//! | signal | the kernel sends `SIGSEGV` to the toucher | the toucher, inside its signal handler |
+//! | backend | how a touch reaches us | who runs the pager | what maps a page |
+//! | --- | --- | --- | --- |
+//! | userfaultfd | `SIGBUS` to the toucher | the toucher, inside its signal handler | an entry of the page table |
+//! | userfaultfd, events | the kernel queues an event and the toucher sleeps | the backend's own thread | the same |
+//! | signal | `SIGSEGV` to the toucher | the toucher, inside its signal handler | a mapping of its own |
 //!
-//! The userfaultfd backend sets the first kind wherever it can and keeps the second as its net: no system call both
-//! replaces a mapping and puts it under userfaultfd, so in between the addresses admit nobody and a toucher gets the
-//! signal. The net makes every change of a mapping atomic for the program. The signal backend has only the
-//! second kind. What userfaultfd adds: with privilege, system calls that touch such addresses (`read(2)` into them)
-//! wait for the pager too; the signal backend lets them fail with `EFAULT`.
+//! Under userfaultfd a view may [lay](View::lay) a run of frames in one mapping and make its pages present one by one
+//! (`UFFDIO_CONTINUE`); without, and for frames that lie apart, each page takes a mapping (`mmap`). The signal is also the
+//! net of the other two: no system call both replaces a mapping and puts it under userfaultfd, so in between the
+//! addresses admit nobody and a toucher gets the signal. The net makes every change of a mapping atomic for the program.
+//!
+//! With privilege, the events backend lets system calls that touch such addresses (`read(2)` into them) wait for the pager
+//! too. Elsewhere they fail with `EFAULT` where a page is not present. Events cost several times what a signal costs:
+//! two switches between threads.
 //!
 //! A pager must not touch addresses of any view itself, and must not wait for a lock that a thread may hold while it
 //! touches them.
@@ -30,10 +34,21 @@ use crate::sys::{FaultScope, SysError};
 
 pub(crate) mod copy;
 mod signal;
+mod slot;
 mod uffd;
 mod view;
 
+pub(crate) use view::Standing;
 pub use view::{Protection, View};
+
+/// Who serves a fault that a userfaultfd caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Delivery {
+    /// The thread that touched the page, in a signal handler.
+    Toucher,
+    /// A thread of its own.
+    Thread,
+}
 
 /// What a program did when it trapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,13 +123,16 @@ pub enum Choice {
     Best,
     /// userfaultfd or an error.
     Userfaultfd,
+    /// userfaultfd with a thread that serves events, or an error: slower, but system calls wait for pages too if the
+    /// process has the privilege.
+    UserfaultfdEvents,
     /// Signals.
     Signal,
 }
 
 impl Choice {
-    /// The choice that the environment variable `PNODE_FAULTS` states: `userfaultfd`, `signal`, or `best` (also if
-    /// it is not set).
+    /// The choice that the environment variable `PNODE_FAULTS` states: `userfaultfd`, `userfaultfd-events`, `signal`, or
+    /// `best` (also if it is not set).
     ///
     /// # Errors
     ///
@@ -123,17 +141,20 @@ impl Choice {
         match std::env::var_os("PNODE_FAULTS").as_ref().map(|value| value.as_encoded_bytes()) {
             None | Some(b"" | b"best") => Ok(Self::Best),
             Some(b"userfaultfd") => Ok(Self::Userfaultfd),
+            Some(b"userfaultfd-events") => Ok(Self::UserfaultfdEvents),
             Some(b"signal") => Ok(Self::Signal),
             Some(_) => Err(BackendError::UnknownChoice),
         }
     }
 }
 
-/// The two backends.
+/// The backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendKind {
-    /// Faults are events of a userfaultfd.
+    /// A userfaultfd catches faults, and sends `SIGBUS` to who touched the page.
     Userfaultfd,
+    /// Faults are events of a userfaultfd.
+    UserfaultfdEvents,
     /// Faults are `SIGSEGV` signals.
     Signal,
 }
@@ -153,7 +174,9 @@ pub enum BackendError {
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownChoice => f.write_str("PNODE_FAULTS is none of best, userfaultfd and signal"),
+            Self::UnknownChoice => {
+                f.write_str("PNODE_FAULTS is none of best, userfaultfd, userfaultfd-events and signal")
+            }
             Self::Userfaultfd(refused) => write!(f, "no page faults by userfaultfd: {refused}"),
             Self::Signal(error) => write!(f, "no page faults by signals: {error}"),
         }
@@ -193,6 +216,7 @@ pub struct Backend {
 
 #[derive(Clone, Copy)]
 enum Reason {
+    InToucher,
     Privileged,
     UserMode,
     AskedFor,
@@ -202,6 +226,9 @@ enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::InToucher => {
+                f.write_str("faults of the program itself, served by the thread that takes them")
+            }
             Self::Privileged => f.write_str("privileged: system calls wait for pages too"),
             Self::UserMode => f.write_str("unprivileged: faults of the program itself"),
             Self::AskedFor => f.write_str("asked for"),
@@ -217,13 +244,17 @@ impl Backend {
     ///
     /// [`BackendError`] if what `choice` admits cannot be had.
     pub fn start(choice: Choice) -> Result<Arc<Self>, BackendError> {
-        // Both kinds need the handler: it is userfaultfd's net.
+        // All kinds need the handler: it is also the net of events.
         signal::install().map_err(BackendError::Signal)?;
         let (uffd, reason) = match choice {
             Choice::Signal => (None, Reason::AskedFor),
-            Choice::Best | Choice::Userfaultfd => match uffd::Catcher::start() {
+            Choice::UserfaultfdEvents => match uffd::Catcher::start(Delivery::Thread) {
                 Ok((catcher, FaultScope::UserAndKernel)) => (Some(catcher), Reason::Privileged),
                 Ok((catcher, FaultScope::UserOnly)) => (Some(catcher), Reason::UserMode),
+                Err(refused) => return Err(BackendError::Userfaultfd(refused)),
+            },
+            Choice::Best | Choice::Userfaultfd => match uffd::Catcher::start(Delivery::Toucher) {
+                Ok((catcher, _)) => (Some(catcher), Reason::InToucher),
                 Err(refused) if choice == Choice::Best => (None, Reason::Refused(refused)),
                 Err(refused) => return Err(BackendError::Userfaultfd(refused)),
             },
@@ -246,8 +277,11 @@ impl Backend {
 
     /// Which backend this is.
     pub const fn kind(&self) -> BackendKind {
-        match self.uffd {
-            Some(_) => BackendKind::Userfaultfd,
+        match &self.uffd {
+            Some(catcher) => match catcher.delivery() {
+                Delivery::Toucher => BackendKind::Userfaultfd,
+                Delivery::Thread => BackendKind::UserfaultfdEvents,
+            },
             None => BackendKind::Signal,
         }
     }
@@ -267,6 +301,7 @@ impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.kind() {
             BackendKind::Userfaultfd => "userfaultfd",
+            BackendKind::UserfaultfdEvents => "userfaultfd events",
             BackendKind::Signal => "SIGSEGV handler",
         };
         write!(f, "{name} ({})", self.reason)

@@ -1,7 +1,7 @@
-//! Traps by `SIGSEGV`, and the process's table of who serves which addresses.
+//! Traps by `SIGSEGV` and `SIGBUS`, and the process's table of who serves which addresses.
 //!
 //! A signal handler belongs to the process, so this is the one place of the workspace with statics: the handler that
-//! was there before ours, and the table. Both backends use the table.
+//! was there before ours, and the table. All backends use the table.
 //!
 //! The handler runs on the stack of the thread that trapped, not on the small alternate one: a pager may compress.
 //! It takes locks, which is sound because the signal is synchronous: a thread is interrupted only at an instruction
@@ -27,22 +27,28 @@ struct Served {
 
 /// Sorted by start; the runs do not overlap, because each is a mapping of its own.
 static TABLE: RwLock<Vec<Served>> = RwLock::new(Vec::new());
-/// What the process did on `SIGSEGV` before us.
-static PREVIOUS: OnceLock<SigAction> = OnceLock::new();
+/// What the process did on each of [`SIGNALS`] before us.
+static PREVIOUS: [OnceLock<SigAction>; 2] = [OnceLock::new(), OnceLock::new()];
 
-const SIGSEGV: c_int = 11;
+/// `SIGBUS` and `SIGSEGV`.
+const SIGNALS: [c_int; 2] = [7, 11];
 const SA_SIGINFO: c_int = 4;
+/// The signal is not blocked while its handler runs, which spares the kernel two changes of the thread's mask. The handler
+/// takes no fault of ours: pagers touch no view.
+const SA_NODEFER: c_int = 0x4000_0000;
 
 /// Installs the handler, once for the process.
 pub(super) fn install() -> Result<(), SysError> {
     static INSTALLING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
-    if PREVIOUS.get().is_none() {
+    for (signal, previous) in
+        SIGNALS.into_iter().zip(&PREVIOUS).filter(|(_, previous)| previous.get().is_none())
+    {
         let handler = on_signal as extern "C" fn(c_int, *const c_void, *mut c_void) as usize;
-        let action = SigAction { handler, mask: [0; 16], flags: SA_SIGINFO, restorer: 0 };
+        let action = SigAction { handler, mask: [0; 16], flags: SA_SIGINFO | SA_NODEFER, restorer: 0 };
         // SAFETY: `on_signal` is a function with the three arguments that SA_SIGINFO promises.
-        let previous = unsafe { sys::set_signal(SIGSEGV, &action) }?;
-        let _ = PREVIOUS.set(previous);
+        let before = unsafe { sys::set_signal(signal, &action) }?;
+        let _ = previous.set(before);
     }
     Ok(())
 }
@@ -135,7 +141,8 @@ fn pass_on(signal: c_int, info: *const c_void, context: *mut c_void) {
     const SIG_DFL: usize = 0;
     const SIG_IGN: usize = 1;
     let default = SigAction { handler: SIG_DFL, mask: [0; 16], flags: 0, restorer: 0 };
-    let previous = PREVIOUS.get().copied().unwrap_or(default);
+    let previous = SIGNALS.into_iter().zip(&PREVIOUS).find(|(of, _)| *of == signal);
+    let previous = previous.and_then(|(_, previous)| previous.get().copied()).unwrap_or(default);
     if previous.handler == SIG_DFL || previous.handler == SIG_IGN {
         // The instruction runs again and ends the process, with the core dump that it would have had without us.
         // SAFETY: the default action needs no handler.

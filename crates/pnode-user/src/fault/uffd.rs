@@ -1,4 +1,4 @@
-//! Traps by userfaultfd: the descriptor, and the thread that serves its events.
+//! Traps by userfaultfd: the descriptor, the pages that it makes present, and the thread that serves events.
 //!
 //! Layouts and numbers are those of `include/uapi/linux/userfaultfd.h`; behaviour is that of
 //! `Documentation/admin-guide/mm/userfaultfd.rst`.
@@ -11,12 +11,27 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{Access, Refused, signal};
+use super::{Access, Delivery, Protection, Refused, signal};
 use crate::sys::{self, FaultScope, Request, SysError};
 
 const API: u64 = 0xaa;
-/// Write protection of mappings of memory files.
-const FEATURE_WP_SHMEM: u64 = 1 << 12;
+
+/// What the kernel must know, by name. Write protection of memory files came last, with Linux 5.19.
+const FEATURES: [(u64, &str); 3] = [
+    (1 << 5, "UFFD_FEATURE_MISSING_SHMEM"),
+    (1 << 10, "UFFD_FEATURE_MINOR_SHMEM"),
+    (1 << 12, "UFFD_FEATURE_WP_HUGETLBFS_SHMEM"),
+];
+/// A fault is a `SIGBUS` of the toucher, and no event.
+const FEATURE_SIGBUS: (u64, &str) = (1 << 7, "UFFD_FEATURE_SIGBUS");
+
+const MISSING: u64 = 1;
+const PROTECTED: u64 = 2;
+const MINOR: u64 = 4;
+
+/// Who waits for a page is woken when the event that he waits for has been served, and by nothing before: what he does
+/// next must not overtake the end of the service.
+const DONT_WAKE: u64 = 1;
 
 #[repr(C)]
 struct Api {
@@ -58,6 +73,20 @@ unsafe impl Request for Wake {
 }
 
 #[repr(C)]
+struct ZeroPage {
+    start: u64,
+    bytes: u64,
+    mode: u64,
+    done: i64,
+}
+
+// SAFETY: `struct uffdio_zeropage`, four 64-bit words.
+unsafe impl Request for ZeroPage {
+    const REQUEST: c_ulong = 0xc020_aa04;
+    const NAME: &'static str = "UFFDIO_ZEROPAGE";
+}
+
+#[repr(C)]
 struct WriteProtect {
     start: u64,
     bytes: u64,
@@ -70,6 +99,20 @@ unsafe impl Request for WriteProtect {
     const NAME: &'static str = "UFFDIO_WRITEPROTECT";
 }
 
+#[repr(C)]
+struct Continue {
+    start: u64,
+    bytes: u64,
+    mode: u64,
+    done: i64,
+}
+
+// SAFETY: `struct uffdio_continue`, four 64-bit words.
+unsafe impl Request for Continue {
+    const REQUEST: c_ulong = 0xc020_aa07;
+    const NAME: &'static str = "UFFDIO_CONTINUE";
+}
+
 /// Which touches of a run of addresses become events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Watch {
@@ -77,65 +120,155 @@ pub(super) enum Watch {
     Missing,
     /// Writes to pages that are protected.
     Writes,
+    /// Any touch of a page of a memory file that was not made [present](Catcher::present) here, and writes to those
+    /// that were made present for reading.
+    Everything,
 }
 
-/// A userfaultfd and the thread that serves it. Dropping it stops the thread.
+/// A userfaultfd, and the thread that serves its events if it has any. Dropping it stops the thread.
 pub(super) struct Catcher {
     fd: OwnedFd,
+    server: Option<Server>,
+}
+
+struct Server {
     stop: Arc<File>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Catcher {
-    /// Opens a userfaultfd with the widest scope that the kernel grants, and starts the thread.
-    pub(super) fn start() -> Result<(Self, FaultScope), Refused> {
-        // As root the kernel's own faults come too. Without privilege asking for them is refused with EPERM.
-        let (fd, scope) = match sys::userfaultfd(FaultScope::UserAndKernel) {
-            Ok(fd) => (fd, FaultScope::UserAndKernel),
-            Err(_) => (sys::userfaultfd(FaultScope::UserOnly).map_err(Refused::Call)?, FaultScope::UserOnly),
+    /// Opens a userfaultfd: one whose faults the toucher serves, or one with a thread for them. The second kind has the
+    /// widest scope that the kernel grants.
+    pub(super) fn start(delivery: Delivery) -> Result<(Self, FaultScope), Refused> {
+        let own = || sys::userfaultfd(FaultScope::UserOnly).map_err(Refused::Call);
+        let (fd, scope) = match delivery {
+            // A signal is no use to a system call, which fails either way.
+            Delivery::Toucher => (own()?, FaultScope::UserOnly),
+            // As root the kernel's own faults come too. Without privilege asking for them is refused with EPERM.
+            Delivery::Thread => match sys::userfaultfd(FaultScope::UserAndKernel) {
+                Ok(fd) => (fd, FaultScope::UserAndKernel),
+                Err(_) => (own()?, FaultScope::UserOnly),
+            },
         };
-        // The kernel answers a refused handshake with the features that it has.
-        let mut api = Api { api: API, features: FEATURE_WP_SHMEM, ioctls: 0 };
+        let signal = (delivery == Delivery::Toucher).then_some(FEATURE_SIGBUS);
+        let wanted = || FEATURES.into_iter().chain(signal);
+        let mut api = Api { api: API, features: wanted().fold(0, |all, (bit, _)| all | bit), ioctls: 0 };
         if let Err(error) = sys::control(fd.as_fd(), &mut api) {
-            let lacking = api.features & FEATURE_WP_SHMEM == 0;
-            return Err(match lacking {
-                true => Refused::Feature { name: "UFFD_FEATURE_WP_HUGETLBFS_SHMEM" },
-                false => Refused::Call(error),
+            // The kernel answers a refused handshake with the features that it has.
+            return Err(match wanted().find(|(bit, _)| api.features & bit == 0) {
+                Some((_, name)) => Refused::Feature { name },
+                None => Refused::Call(error),
             });
         }
-        let stop = Arc::new(File::from(sys::event_fd().map_err(Refused::Call)?));
-        let thread = thread::Builder::new()
-            .name("pnode-faults".into())
-            .spawn({
-                // Of its own, so that reading needs nothing that could fail later.
-                let events = fd.try_clone().map_err(|error| {
-                    Refused::Call(SysError { call: "dup", errno: error.raw_os_error().unwrap_or(0) })
-                })?;
-                let stop = Arc::clone(&stop);
-                move || serve_events(File::from(events), stop.as_fd())
-            })
-            .map_err(|error| {
-                Refused::Call(SysError { call: "clone", errno: error.raw_os_error().unwrap_or(0) })
-            })?;
-        Ok((Self { fd, stop, thread: Some(thread) }, scope))
+        let server = match delivery {
+            Delivery::Toucher => None,
+            Delivery::Thread => Some(Server::start(&fd)?),
+        };
+        Ok((Self { fd, server }, scope))
     }
 
-    /// Turns touches of `start..start + bytes` into events.
+    /// Who serves a fault.
+    pub(super) const fn delivery(&self) -> Delivery {
+        match self.server {
+            Some(_) => Delivery::Thread,
+            None => Delivery::Toucher,
+        }
+    }
+
+    /// Catches touches of `start..start + bytes`.
     pub(super) fn watch(&self, start: usize, bytes: usize, watch: Watch) -> Result<(), SysError> {
-        let (start, bytes) = (start as u64, bytes as u64);
         let mode = match watch {
-            Watch::Missing => 1,
-            Watch::Writes => 2,
+            Watch::Missing => MISSING,
+            Watch::Writes => PROTECTED,
+            Watch::Everything => MISSING | PROTECTED | MINOR,
         };
-        sys::control(self.fd.as_fd(), &mut Register { start, bytes, mode, ioctls: 0 })?;
+        let mut register = Register { start: start as u64, bytes: bytes as u64, mode, ioctls: 0 };
+        sys::control(self.fd.as_fd(), &mut register)?;
         match watch {
-            Watch::Missing => Ok(()),
-            Watch::Writes => sys::control(self.fd.as_fd(), &mut WriteProtect { start, bytes, mode: 1 }),
+            Watch::Missing | Watch::Everything => Ok(()),
+            Watch::Writes => self.fence(start, bytes, Protection::ReadOnly),
+        }
+    }
+
+    /// Makes pages present that are in the memory file but not in the page table.
+    pub(super) fn present(&self, start: usize, bytes: usize, protection: Protection) -> Result<(), SysError> {
+        /// Of `UFFDIO_CONTINUE`, since Linux 6.4.
+        const PROTECT: u64 = 2;
+        let mode = match protection {
+            Protection::ReadOnly => PROTECT | DONT_WAKE,
+            Protection::ReadWrite => DONT_WAKE,
+        };
+        in_parts(bytes, |done| {
+            let (start, bytes) = ((start + done) as u64, (bytes - done) as u64);
+            let mut request = Continue { start, bytes, mode, done: 0 };
+            let result = sys::control(self.fd.as_fd(), &mut request);
+            (request.done, result)
+        })
+    }
+
+    /// Makes pages of zeroes present for writing, which the memory file must not have: `EEXIST` if it has one.
+    pub(super) fn zero(&self, start: usize, bytes: usize) -> Result<(), SysError> {
+        in_parts(bytes, |done| {
+            let (start, bytes) = ((start + done) as u64, (bytes - done) as u64);
+            let mut request = ZeroPage { start, bytes, mode: DONT_WAKE, done: 0 };
+            let result = sys::control(self.fd.as_fd(), &mut request);
+            (request.done, result)
+        })
+    }
+
+    /// Changes what the pages that are present admit.
+    pub(super) fn fence(&self, start: usize, bytes: usize, protection: Protection) -> Result<(), SysError> {
+        /// Of `UFFDIO_WRITEPROTECT`, where it is another bit. Protecting wakes nobody and is refused with it.
+        const DONT_WAKE: u64 = 2;
+        let mode = match protection {
+            Protection::ReadOnly => 1,
+            Protection::ReadWrite => DONT_WAKE,
+        };
+        sys::control(self.fd.as_fd(), &mut WriteProtect { start: start as u64, bytes: bytes as u64, mode })
+    }
+}
+
+/// Calls `step(done)` until all bytes are done. A step says how many bytes it has done, also when it fails; it is made
+/// again if it has done any, for the kernel stops in the middle when it likes.
+fn in_parts(
+    bytes: usize,
+    mut step: impl FnMut(usize) -> (i64, Result<(), SysError>),
+) -> Result<(), SysError> {
+    let mut done = 0;
+    loop {
+        match step(done) {
+            (_, Ok(())) => return Ok(()),
+            (part, Err(_)) if part > 0 => done += part as usize,
+            (_, Err(error)) => return Err(error),
+        }
+        if done >= bytes {
+            return Ok(());
         }
     }
 }
 
-impl Drop for Catcher {
+impl Server {
+    fn start(fd: &OwnedFd) -> Result<Self, Refused> {
+        let refused = |call| {
+            move |error: std::io::Error| {
+                Refused::Call(SysError { call, errno: error.raw_os_error().unwrap_or(0) })
+            }
+        };
+        let stop = Arc::new(File::from(sys::event_fd().map_err(Refused::Call)?));
+        // Of its own, so that reading needs nothing that could fail later.
+        let events = File::from(fd.try_clone().map_err(refused("dup"))?);
+        let thread = thread::Builder::new()
+            .name("pnode-faults".into())
+            .spawn({
+                let stop = Arc::clone(&stop);
+                move || serve_events(events, stop.as_fd())
+            })
+            .map_err(refused("clone"))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Server {
     fn drop(&mut self) {
         let _ = (&*self.stop).write_all(&1u64.to_ne_bytes());
         let Some(thread) = self.thread.take() else { return };

@@ -36,6 +36,8 @@ macro_rules! counters {
 counters! {
     /// Faults that found no page and took a frame.
     hard_faults: "hard faults",
+    /// Pages that came along with the page of a hard fault, or by populating.
+    faulted_around: "pages faulted around",
     /// Faults that found the page and only mapped it again.
     soft_faults: "soft faults",
     /// Faults that read a page of a compressed node.

@@ -7,13 +7,16 @@
 //! | `compressed` | a private node that keeps pages compressed |
 //! | `mapping` | runs of addresses, as a program has them |
 //! | `region` | their page tables: serving faults, moving pages |
+//! | `frames`, `around` | where the frame of a page comes from; bringing several pages at once |
 //! | `reclaim` | demotion and promotion, by hand and when memory runs out |
 //! | `heap` | heaps on a node |
 //! | `unplug` | taking a node away while it is in use |
 //! | `counters`, `picture` | what can be read back |
 
+mod around;
 mod compressed;
 mod counters;
+mod frames;
 mod heap;
 mod mapping;
 mod picture;
@@ -101,6 +104,8 @@ struct Shared {
     counters: counters::Live,
     faults: Arc<Backend>,
     page: PageSize,
+    /// How many pages a first touch brings at most: a power of two.
+    fault_around: usize,
     sites: Vec<Site>,
     nodes: &'static Registry,
     /// The blocks that callers hold, by their first frame and length.
@@ -297,6 +302,7 @@ impl Shared {
     fn new(
         page: PageSize,
         faults: Arc<Backend>,
+        fault_around: usize,
         specs: &[NodeSpec],
         distances: Option<Vec<u8>>,
     ) -> Result<Self, BuildError> {
@@ -322,6 +328,7 @@ impl Shared {
             counters: Default::default(),
             faults,
             page,
+            fault_around,
             sites,
             nodes,
             lent: RwLock::default(),

@@ -4,14 +4,15 @@ use core::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pnode_compress::cram::Resident;
-use pnode_core::{AllocError, Features, Frame, FrameRange, NodeId, Reason, Request, Stamp};
+use pnode_core::sync::AtomicU32;
+use pnode_core::{AllocError, Features, Frame, FrameRange, NodeId, Stamp};
 
 use super::Shared;
 use super::compressed::Compressed;
 use super::mapping::Placement;
 use super::reclaim::{DemoteError, Target};
 use super::site::Site;
-use crate::fault::{Access, FaultError, Pager, Protection, View};
+use crate::fault::{Access, FaultError, Pager, Protection, Standing, View};
 use crate::sys::SysError;
 
 /// What a [`Mapping`] stands for.
@@ -23,11 +24,13 @@ pub(super) struct Region {
     pub(super) me: Weak<Region>,
     pub(super) shared: Arc<Shared>,
     pub(super) view: View,
-    placement: Placement,
+    pub(super) placement: Placement,
     /// The life of the placement's node when the mapping was made.
-    life: u32,
+    pub(super) life: u32,
     /// When the mapping was made, among the registrations of nodes.
-    stamp: Stamp,
+    pub(super) stamp: Stamp,
+    /// How many pages look for no run of frames.
+    pub(super) discouraged: AtomicU32,
     pub(super) pages: Box<[Mutex<Page>]>,
 }
 
@@ -70,7 +73,16 @@ impl Region {
         let pages = (0..view.pages()).map(|_| Mutex::new(Page::default())).collect();
         let shared = Arc::clone(shared);
         let stamp = shared.nodes.stamp();
-        Arc::new_cyclic(|me| Self { me: Weak::clone(me), shared, view, placement, life, stamp, pages })
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            shared,
+            view,
+            placement,
+            life,
+            stamp,
+            discouraged: AtomicU32::new(0),
+            pages,
+        })
     }
 
     pub(super) fn lock(&self, page: usize) -> Option<MutexGuard<'_, Page>> {
@@ -79,23 +91,27 @@ impl Region {
 
     fn serve(&self, page: usize, cell: &mut Page, access: Access) -> Result<(), FaultError> {
         let counters = &self.shared.counters;
-        let mapped = self.view.mapped(page).map(|(_, protection)| protection);
+        let standing = self.view.standing(page);
+        let mapped = match standing {
+            Standing::Mapped(protection) => Some(protection),
+            _ => None,
+        };
         // What traps although it is mapped can only have been a write.
         let writes = access == Access::Write || access == Access::Unknown && mapped.is_some();
         cell.referenced = true;
         match cell.state {
             State::Untouched => {
-                let frame = self.first_frame()?;
-                self.shared.zero(&frame);
-                self.settle_mapped(page, cell, frame)?;
-                counters.hard_faults.add(1);
+                let around = self.shared.fault_around;
+                let first = page & !(around - 1);
+                self.bring(page, cell, standing, first..first + around)?;
             }
             State::Resident(ref frame) => {
                 let fenced = self.shared.protection(frame) == Protection::ReadOnly;
                 if fenced && writes {
                     let new = self.ordinary_frame()?;
                     self.shared.copy(&new, frame);
-                    self.settle_mapped(page, cell, new)?;
+                    let mapped = self.map(page, &new);
+                    self.settle_mapped(cell, new, mapped)?;
                     counters.promoted.add(1);
                 } else if mapped == Some(Protection::ReadWrite) || fenced && mapped.is_some() {
                     counters.spurious_faults.add(1);
@@ -117,76 +133,39 @@ impl Region {
         Ok(())
     }
 
-    /// The frame for a page that is touched for the first time.
-    fn first_frame(&self) -> Result<Frame, FaultError> {
-        let node = self.placement.node();
-        let site = self.shared.site(node).ok_or(FaultError::NotMapped)?;
-        let here = Request::page();
-        match self.placement {
-            Placement::Owner(_) => {
-                let grant = site.owner_grant().map_err(FaultError::Denied)?;
-                grant.alloc(here).map_err(FaultError::NoFrame)
-            }
-            Placement::Bound(_) if !self.has_left(site) => match self.bound_frame(site) {
-                // It left just now. To wait for the end of the drain would be to wait for ourselves: the drain visits
-                // this page too, which we hold.
-                Err(_) if self.has_left(site) => self.ordinary_frame(),
-                taken => taken,
-            },
-            Placement::Bound(_) | Placement::Near(_) => self.ordinary_frame(),
-        }
-    }
-
-    /// Whether the node that the mapping is bound to is leaving, or has left: the bind does not apply any more, also if
-    /// another node has the id now.
-    fn has_left(&self, site: &Site) -> bool {
-        site.life() != self.life || self.shared.nodes.state(site.node).is_none_or(|state| state.is_draining())
-    }
-
-    /// A frame of the node that the mapping is bound to.
-    fn bound_frame(&self, site: &Site) -> Result<Frame, FaultError> {
-        let here = Request::page();
-        if !site.is_private() {
-            let here = here.prefer(site.node).this_node_only();
-            return patiently(|| self.shared.nodes.alloc(here)).map_err(FaultError::NoFrame);
-        }
-        // The stamp is what holds if the node leaves and comes back while we are here.
-        let grant = self.shared.nodes.grant_as_of(site.node, Reason::UserPolicy, self.stamp);
-        let grant = grant.map_err(FaultError::Denied)?;
-        patiently(|| grant.alloc(here)).map_err(FaultError::NoFrame)
-    }
-
-    /// A frame of ordinary memory; reclaims if there is none.
-    fn ordinary_frame(&self) -> Result<Frame, FaultError> {
-        const BATCH: usize = 32;
-        let request = Request::page().prefer(self.placement.node());
-        loop {
-            match patiently(|| self.shared.nodes.alloc(request)) {
-                Err(AllocError::NoMemory { .. }) if self.shared.reclaim(BATCH) > 0 => {}
-                result => return result.map_err(FaultError::NoFrame),
-            }
-        }
-    }
-
     /// Maps `frame` at `page`, read-only if its node is fenced.
-    fn map(&self, page: usize, frame: &Frame) -> Result<(), FaultError> {
+    pub(super) fn map(&self, page: usize, frame: &Frame) -> Result<(), FaultError> {
         let (site, index) = self.shared.locate(frame.pfn()).ok_or(FaultError::NotMapped)?;
         let protection = self.shared.protection(frame);
         self.view.map(page, 1, &site.backing, index, protection).map_err(FaultError::Kernel)
     }
 
-    /// Makes `frame` the page and maps it, or gives it back.
-    fn settle_mapped(&self, page: usize, cell: &mut Page, frame: Frame) -> Result<(), FaultError> {
-        match self.map(page, &frame) {
-            Ok(()) => {
-                self.settle(cell, State::Resident(frame));
-                Ok(())
+    /// Fills `frame` with zeroes and maps it at `page`, as [`Region::map`] does.
+    pub(super) fn map_zeroed(&self, page: usize, frame: &Frame) -> Result<(), FaultError> {
+        let (site, index) = self.shared.locate(frame.pfn()).ok_or(FaultError::NotMapped)?;
+        match self.shared.protection(frame) {
+            Protection::ReadWrite => {
+                self.view.map_zeroed(page, 1, &site.backing, index).map_err(FaultError::Kernel)
             }
-            Err(error) => {
-                self.shared.give_back(frame);
-                Err(error)
+            Protection::ReadOnly => {
+                self.shared.zero(frame);
+                self.map(page, frame)
             }
         }
+    }
+
+    /// Makes `frame` the page if it was `mapped`, or gives it back.
+    pub(super) fn settle_mapped(
+        &self,
+        cell: &mut Page,
+        frame: Frame,
+        mapped: Result<(), FaultError>,
+    ) -> Result<(), FaultError> {
+        match mapped {
+            Ok(()) => self.settle(cell, State::Resident(frame)),
+            Err(_) => self.shared.give_back(frame),
+        }
+        mapped
     }
 
     /// Moves a page that is in a frame of another node to a frame of `node` that `take` takes.
@@ -314,16 +293,6 @@ impl Region {
     }
 }
 
-/// Asks again while blocks are in motion: whoever moves them is a thread that runs sooner or later.
-fn patiently(mut take: impl FnMut() -> Result<Frame, AllocError>) -> Result<Frame, AllocError> {
-    loop {
-        match take() {
-            Err(AllocError::Contended { .. }) => std::thread::yield_now(),
-            result => return result,
-        }
-    }
-}
-
 impl Drop for Region {
     fn drop(&mut self) {
         // Whoever touched the addresses is gone: nobody has the mapping. They go away with the view, after this, but
@@ -351,7 +320,7 @@ impl Drop for Region {
 
 impl Shared {
     /// What a mapping of `frame` admits: its node may be fenced.
-    fn protection(&self, frame: &Frame) -> Protection {
+    pub(super) fn protection(&self, frame: &Frame) -> Protection {
         let fenced = |site: &Site| site.features.contains(Features::WRITE_FENCE);
         match self.site(frame.node()).is_some_and(fenced) {
             true => Protection::ReadOnly,

@@ -114,6 +114,7 @@ pub struct Builder {
     distances: Option<Vec<u8>>,
     faults: Option<Choice>,
     mappings: Option<usize>,
+    fault_around: Option<usize>,
 }
 
 /// The frame numbers of consecutive nodes are so far apart, in frames: 64 GiB at 4 KiB.
@@ -143,6 +144,17 @@ impl Builder {
         self
     }
 
+    /// A first touch brings up to `pages` pages: those of the aligned run around it that nobody touched and whose frames
+    /// stand side by side. A power of two up to 512; 1 (without this) brings the touched page alone.
+    ///
+    /// A page then costs a fraction of a fault, as with the kernel's `fault_around_bytes`; and a program may hold up to so
+    /// many frames more than it touched.
+    #[must_use]
+    pub fn fault_around(mut self, pages: usize) -> Self {
+        self.fault_around = Some(pages);
+        self
+    }
+
     /// Keeps at most `mappings` kernel mappings (see [`crate::fault::View`]).
     #[must_use]
     pub fn mappings(mut self, mappings: usize) -> Self {
@@ -161,6 +173,10 @@ impl Builder {
         if self.nodes.is_empty() || self.nodes.len() > MAX_NODES {
             return Err(BuildError::Nodes { nodes: self.nodes.len() });
         }
+        let around = self.fault_around.unwrap_or(1);
+        if !around.is_power_of_two() || around > 512 {
+            return Err(BuildError::FaultAround { pages: around });
+        }
         let choice = match self.faults {
             Some(choice) => choice,
             None => Choice::from_env().map_err(BuildError::Faults)?,
@@ -170,7 +186,7 @@ impl Builder {
             None => Backend::start(choice),
         }
         .map_err(BuildError::Faults)?;
-        let shared = Shared::new(page, faults, &self.nodes, self.distances)?;
+        let shared = Shared::new(page, faults, around, &self.nodes, self.distances)?;
         Ok(Machine { shared: Arc::new(shared) })
     }
 }
@@ -201,6 +217,11 @@ pub enum BuildError {
         node: NodeId,
         /// How many frames it was to have.
         frames: u64,
+    },
+    /// A first touch brings 1, 2, 4, .. 512 pages.
+    FaultAround {
+        /// How many it was to bring.
+        pages: usize,
     },
     /// The kernel's pages are of a size that frames cannot have.
     PageSize {
@@ -246,6 +267,9 @@ impl fmt::Display for BuildError {
             Self::Nodes { nodes } => write!(f, "a machine has 1 to {MAX_NODES} nodes, not {nodes}"),
             Self::Frames { node, frames } => {
                 write!(f, "{node:?} has 1 to {} frames, not {frames}", 1 << STRIDE_SHIFT)
+            }
+            Self::FaultAround { pages } => {
+                write!(f, "a first touch brings a power of two of pages, up to 512, not {pages}")
             }
             Self::PageSize { bytes } => write!(f, "pages of {bytes} bytes are not supported"),
             Self::Zone { node, error } => write!(f, "{node:?}: {error}"),

@@ -1,0 +1,119 @@
+//! Bringing several pages at once: the neighbours of a fault, and whole ranges.
+
+use core::ops::Range;
+use std::sync::{MutexGuard, TryLockError};
+
+use pnode_core::{Frame, Pfn};
+
+use super::mapping::Mapping;
+use super::region::{Page, Region, State};
+use crate::fault::{FaultError, Protection, Standing};
+
+/// The most pages that are brought at once: what the processor maps by one entry.
+const MOST: usize = 512;
+
+/// A page that is brought along with another one.
+struct Neighbour<'r> {
+    cell: MutexGuard<'r, Page>,
+    frame: Frame,
+}
+
+impl Region {
+    /// Serves the first touch of page `page`, and brings those of `window` along that nobody touched, that nobody
+    /// holds, and whose frames stand beside its own. Returns how many pages came in all.
+    pub(super) fn bring(
+        &self,
+        page: usize,
+        cell: &mut Page,
+        standing: Standing,
+        window: Range<usize>,
+    ) -> Result<usize, FaultError> {
+        let frame = self.first_frame(page, standing)?;
+        let after = self.neighbours(frame.pfn(), (page + 1..window.end).zip(1..));
+        let before = self.neighbours(frame.pfn(), (window.start..page).rev().zip((1..).map(|n: i64| -n)));
+        let (first, pages) = (page - before.len(), before.len() + 1 + after.len());
+        let mut mapped = Err(FaultError::NotMapped);
+        if pages > 1 {
+            mapped = self.map_run(first, pages, before.last().map_or(&frame, |lowest| &lowest.frame));
+        }
+        let together = mapped.is_ok();
+        if !together {
+            // The page itself comes alone, if it can.
+            mapped = self.map_zeroed(page, &frame);
+        }
+        for Neighbour { mut cell, frame } in before.into_iter().chain(after) {
+            match together {
+                true => self.settle(&mut cell, State::Resident(frame)),
+                false => self.shared.give_back(frame),
+            }
+        }
+        self.settle_mapped(cell, frame, mapped)?;
+        let pages = if together { pages } else { 1 };
+        self.shared.counters.hard_faults.add(1);
+        self.shared.counters.faulted_around.add(pages as u64 - 1);
+        Ok(pages)
+    }
+
+    /// The pages that can come along, from the nearest on, and their distance from the frame `pfn`.
+    fn neighbours(&self, pfn: Pfn, pages: impl Iterator<Item = (usize, i64)>) -> Vec<Neighbour<'_>> {
+        let mut found = Vec::new();
+        for (page, distance) in pages {
+            // Never waits for a page while one is held.
+            let cell = match self.pages.get(page).map(|page| page.try_lock()) {
+                Some(Ok(cell)) => cell,
+                Some(Err(TryLockError::Poisoned(cell))) => cell.into_inner(),
+                Some(Err(TryLockError::WouldBlock)) | None => break,
+            };
+            let is_free = matches!(cell.state, State::Untouched)
+                && !matches!(self.view.standing(page), Standing::Mapped(_));
+            let beside = pfn.get().checked_add_signed(distance).map(Pfn::new);
+            let Some(frame) = beside.filter(|_| is_free).and_then(|pfn| self.exactly(pfn)) else { break };
+            found.push(Neighbour { cell, frame });
+        }
+        found
+    }
+
+    /// Fills consecutive frames from `frame` on with zeroes and maps them, if they are in one place and not fenced.
+    fn map_run(&self, first: usize, pages: usize, frame: &Frame) -> Result<(), FaultError> {
+        let (site, index) = self.shared.locate(frame.pfn()).ok_or(FaultError::NotMapped)?;
+        if self.shared.protection(frame) != Protection::ReadWrite {
+            return Err(FaultError::NotMapped);
+        }
+        self.view.map_zeroed(first, pages, &site.backing, index).map_err(FaultError::Kernel)
+    }
+}
+
+impl Mapping {
+    /// Makes `pages` present before anybody touches them, as `MADV_POPULATE_WRITE` does: those that nobody touched
+    /// take frames, in runs that are as long as memory allows, and those in frames get their mappings back. Pages of a
+    /// compressed node stay there. Returns how many pages took frames.
+    ///
+    /// What a system call is to read or write must be present, unless the backend lets system calls wait.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError`] at the first page that cannot be served; those before it are present.
+    pub fn populate(&self, pages: Range<usize>) -> Result<usize, FaultError> {
+        let region = &*self.region;
+        let pages = region.clamp(pages);
+        let (mut page, mut taken) = (pages.start, 0);
+        while page < pages.end {
+            let Some(mut cell) = region.lock(page) else { break };
+            let standing = region.view.standing(page);
+            match (&cell.state, standing) {
+                (State::Untouched, _) => {
+                    let end = pages.end.min(page.saturating_add(MOST));
+                    let brought = region.bring(page, &mut cell, standing, page..end)?;
+                    (page, taken) = (page + brought, taken + brought);
+                    continue;
+                }
+                (State::Resident(frame), Standing::Absent | Standing::Laid { .. }) => {
+                    region.map(page, frame)?;
+                }
+                (State::Resident(_) | State::Stored { .. }, _) => {}
+            }
+            page += 1;
+        }
+        Ok(taken)
+    }
+}
