@@ -18,6 +18,7 @@ mod entropy;
 mod error;
 mod ladder;
 pub mod lz4;
+mod reach;
 mod same;
 mod scratch;
 mod tag;

@@ -2,7 +2,7 @@
 #![cfg_attr(feature = "raw", allow(unsafe_code))]
 
 use super::reach::load;
-use super::sink::Sink;
+use super::sink::{finish, put_sequence};
 use super::{LAST_LITERALS, MATCH_LIMIT, MIN_MATCH};
 use crate::codec::Scratch;
 
@@ -20,7 +20,8 @@ pub fn encode_dense(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Optio
         return None;
     }
     let mut chains = Chains::new(page, scratch);
-    let mut sink = Sink::new(page, out);
+    let mut block = crate::codec::reach::Block::new(out);
+    let mut taken = 0;
     let last_start = page.len() - MATCH_LIMIT;
     let mut at = 0;
     let mut misses = 1 << 7;
@@ -39,10 +40,12 @@ pub fn encode_dense(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Optio
             }
             (at, found) = (at + 1, next);
         }
-        sink.sequence(at, found.distance, at + found.length)?;
+        let n = put_sequence(&page[taken..at], found.distance, found.length - MIN_MATCH, block.rest())?;
+        block.take(n);
         at += found.length;
+        taken = at;
     }
-    sink.finish()
+    finish(block, &page[taken..])
 }
 
 /// A match: `length` bytes that also lie `distance` bytes before.

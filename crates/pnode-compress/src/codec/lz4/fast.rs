@@ -1,136 +1,116 @@
 //! The quick encoder: one probe a position.
 //!
 //! What makes it quick on pages, measured against the classic single-probe search:
-//! - the hash covers 5 bytes, so that few probes end in a match of 4 bytes, which saves one byte and costs a branch
-//!   that nothing predicts;
-//! - records repeat with a fixed stride, so after each match the distance of that match is tried at the next four
-//!   positions at once, by arithmetic on one word instead of a branch a position;
-//! - the length of a match comes from the words that the test loaded, without a branch up to 16 bytes.
-#![cfg_attr(feature = "raw", allow(unsafe_code))]
+//! - time goes by the sequence, as each match has to be measured before the place of the next is known: so what follows
+//!   a match is shifted out of the words that measured it, and three positions are probed a load;
+//! - the hash covers as many bytes as suit the page: records of words repeat at length, and a hash of 6 bytes passes
+//!   over matches that save one byte and cost a branch that nothing predicts; machine code repeats 4 bytes at a time;
+//! - a sequence of few literals is written by three stores of fixed size into room that is tested once.
 
-use super::reach::load;
-use super::sink::Sink;
-use super::{LAST_LITERALS, MIN_MATCH};
+use core::ops::Range;
+
+use super::sink::{finish, put_sequence};
+use super::{LAST_LITERALS, MATCH_LIMIT, MIN_MATCH};
 use crate::codec::Scratch;
-
-/// A position where a match may start has this many bytes from it to the end of the page. The format asks for 12 only;
-/// with 16 a match is measured by two words.
-const REACH: usize = 16;
-/// Where the last distance is tried at four positions from one on.
-const STRIDE_REACH: usize = REACH + 4;
+use crate::codec::reach::{Block, Cursor};
 
 /// Encodes `page` (up to 64 KiB) as an LZ4 block at the start of `out` and returns the block's length, or `None` if it
 /// would pass `out.len()`.
 pub fn encode_fast(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
-    // Invariants of the loop, which the `REACH` comments cite:
-    // F1: positions in the table are 0 or were `at` before, so they are below `at` when they are read.
-    // F2: `at + REACH <= page.len()` where a match was found at `at`.
-    // F3: `1 <= last <= at`.
-    let table = &mut scratch.table;
-    table.fill(0);
-    if page.len() < STRIDE_REACH || page.len() > 1 << 16 {
-        return None;
-    }
-    let limit = page.len() - LAST_LITERALS;
-    let mut sink = Sink::new(page, out);
-    let (mut at, mut last) = (1, 1);
-    'sequences: loop {
-        let (distance, differ) = 'found: {
-            if at + STRIDE_REACH <= page.len() {
-                // REACH: just tested.
-                let word = load!(u64, page, at);
-                let candidate = exchange(table, word, at);
-                // REACH: F1.
-                let differ = word ^ load!(u64, page, candidate);
-                if differ as u32 == 0 {
-                    break 'found (at - candidate, differ);
-                }
-                // REACH: F3.
-                if let Some(ahead) = first_five(word ^ load!(u64, page, at - last)) {
-                    at += ahead;
-                    // REACH: `ahead <= 3`, so STRIDE_REACH leaves F2; F3.
-                    break 'found (last, load!(u64, page, at) ^ load!(u64, page, at - last));
-                }
-                at += 1;
-            }
-            // After 64 misses in a row every second position is tried, after 32 more every third, and so on.
-            let mut misses = 1usize << 6;
-            loop {
-                if at + REACH > page.len() {
-                    break 'sequences;
-                }
-                // REACH: just tested.
-                let word = load!(u64, page, at);
-                let candidate = exchange(table, word, at);
-                // REACH: F1.
-                let differ = word ^ load!(u64, page, candidate);
-                if differ as u32 == 0 {
-                    break 'found (at - candidate, differ);
-                }
-                at += misses >> 6;
-                // A long run without a match is most likely noise, which is left behind at a growing pace.
-                misses += misses >> 6;
-            }
+    let mut cursor = Cursor::new(page, &mut scratch.table, key(page))?;
+    let mut block = Block::new(out);
+    // Up to where sequences cover the page.
+    let mut taken = 0;
+    let end = loop {
+        let found = match cursor.search() {
+            Ok(found) => found,
+            Err(end) => break end,
         };
-        last = distance;
-        let (mut start, from) = (at, at - distance);
-        if from >= 8 {
-            // REACH: `8 <= from < at`.
-            let before = load!(u64, page, at - 8) ^ load!(u64, page, from - 8);
-            start -= (before.leading_zeros() as usize / 8).min(at - sink.taken());
-        }
-        // REACH: F2, as 8 + 8 <= REACH.
-        let next = load!(u64, page, at + 8) ^ load!(u64, page, at + 8 - distance);
-        let stop = if differ | next != 0 {
-            let (skip, differ) = if differ == 0 { (8, next) } else { (0, differ) };
-            (at + skip + differ.trailing_zeros() as usize / 8).min(limit)
+        let behind = found.behind.min(found.at - taken);
+        let start = found.at - behind;
+        if let Some((longer, word)) = found.short() {
+            append(page, taken..start, found.distance, longer + behind, &cursor, &mut block)?;
+            taken = found.at + MIN_MATCH + longer;
+            cursor.go_onto(taken, word);
         } else {
-            match_end(page, at + 16, distance, limit)
-        };
-        sink.sequence(start, distance, stop)?;
-        if stop >= at + 16 && stop + REACH <= page.len() {
-            // The end of a long match is where the next repeat of it will be cut; REACH: just tested.
-            exchange(table, load!(u64, page, stop - 1), stop - 1);
+            let stop = cursor.match_end(found.at + MIN_MATCH + 8, found.distance, page.len() - LAST_LITERALS);
+            append(page, taken..start, found.distance, stop - start - MIN_MATCH, &cursor, &mut block)?;
+            taken = stop;
+            cursor.go(stop);
         }
-        at = stop;
-    }
-    sink.finish()
+    };
+    last_matches(page, taken, end, &cursor, block)
 }
 
-/// Puts a position into the slot of the first 5 bytes of `word`, and returns the one that was there.
+/// Appends a sequence.
 #[inline(always)]
-fn exchange(table: &mut [u16; 4096], word: u64, at: usize) -> usize {
-    let slot = ((word << 24).wrapping_mul(0x9E37_79B1_85EB_CA87) >> 52) as usize;
-    usize::from(core::mem::replace(&mut table[slot & 4095], at as u16))
-}
-
-/// The first of four places at which 5 zero bytes in a row start.
-#[inline(always)]
-fn first_five(differ: u64) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101;
-    // Byte i of `any` gathers bytes i to i + 4.
-    let pairs = differ | differ >> 8;
-    let any = pairs | pairs >> 16 | differ >> 32;
-    // The lowest bit that this sets is that of the first zero byte (Mycroft's test).
-    let zero = any.wrapping_sub(ONES) & !any & (ONES << 7);
-    (zero != 0).then(|| zero.trailing_zeros() as usize / 8)
-}
-
-/// How far a match goes that reaches `stop` already, `limit` at the most.
-#[inline]
-fn match_end(page: &[u8], mut stop: usize, distance: usize, limit: usize) -> usize {
-    while stop + 8 <= limit {
-        // REACH: just tested, as `limit < page.len()` and `distance < stop`.
-        let differ = load!(u64, page, stop) ^ load!(u64, page, stop - distance);
-        if differ != 0 {
-            return stop + differ.trailing_zeros() as usize / 8;
+fn append(
+    page: &[u8],
+    literals: Range<usize>,
+    distance: usize,
+    extra: usize,
+    cursor: &Cursor,
+    block: &mut Block,
+) -> Option<()> {
+    if let Some(run) = cursor.run(literals.start) {
+        if block.sequence(run, literals.len(), distance, extra) {
+            return Some(());
         }
-        stop += 8;
     }
-    while stop < limit && page[stop] == page[stop - distance] {
-        stop += 1;
-    }
-    stop.min(limit)
+    let written = put_sequence(&page[literals], distance, extra, block.rest())?;
+    block.take(written);
+    Some(())
 }
 
-const _: () = assert!(MIN_MATCH == 4 && REACH >= 16 && LAST_LITERALS <= REACH);
+/// Adds what follows `taken`: the matches from `at` on, which the cursor does not reach, and literals.
+#[inline(never)]
+fn last_matches(
+    page: &[u8],
+    mut taken: usize,
+    mut at: usize,
+    cursor: &Cursor,
+    mut block: Block,
+) -> Option<usize> {
+    let limit = page.len() - LAST_LITERALS;
+    while at + MATCH_LIMIT <= page.len() {
+        let word = page[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let from = cursor.earlier(word);
+        let same = page[at..limit].iter().zip(&page[from..]).take_while(|(a, b)| a == b).count();
+        if from < at && same >= MIN_MATCH {
+            let written = put_sequence(&page[taken..at], at - from, same - MIN_MATCH, block.rest())?;
+            block.take(written);
+            at += same;
+            taken = at;
+        } else {
+            at += 1;
+        }
+    }
+    finish(block, &page[taken..])
+}
+
+/// What multiplies 8 bytes to hash the first 4, 5 or 6 of them: how many is chosen by a sample of words.
+#[inline(always)]
+fn key(page: &[u8]) -> u64 {
+    let (mut with_zero, mut short) = (0, 0);
+    // An odd number of words, lest the sample sees one field of records whose size is a power of two.
+    let parts = page.chunks_exact(33 * 8);
+    let fifth = parts.len() / 5;
+    for word in parts.filter_map(|part| part[128..].first_chunk()).map(|bytes| u64::from_le_bytes(*bytes)) {
+        let zero_bytes = word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080;
+        with_zero += usize::from(zero_bytes != 0);
+        short += usize::from(word >> 48 == 0);
+    }
+    let bytes = if with_zero < fifth {
+        // Text, samples, or noise.
+        5
+    } else if with_zero <= 3 * fifth && short <= fifth / 2 {
+        // Zero bytes, but not above numbers and addresses: machine code.
+        4
+    } else if short >= 2 * fifth {
+        // Records of numbers and addresses.
+        6
+    } else {
+        5
+    };
+    0x9E37_79B1_85EB_CA87 << (64 - 8 * bytes)
+}

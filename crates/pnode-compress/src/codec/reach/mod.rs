@@ -1,0 +1,19 @@
+//! The unsafe room of the codecs: every memory access without a bounds check is in this directory.
+//!
+//! What goes out of here is safe: each type states what holds between two of its calls (`# Invariants`), tests once
+//! what a step of a codec needs, and makes the accesses of that step without another test. A wrong argument can spoil
+//! an object, never memory.
+//!
+//! - [`Cursor`]: a place in a page that is being searched, and the positions that the quick encoder remembers.
+//! - [`Block`]: what an encoder has written, and the room that is left.
+//!
+//! The accesses themselves are the two macros of `access`. Without the feature `raw` they are checked slices and the codecs
+//! hold no unsafe code at all; a broken invariant is then a panic. Debug builds check in both.
+#![cfg_attr(feature = "raw", allow(unsafe_code))]
+
+mod access;
+mod block;
+mod cursor;
+
+pub(in crate::codec) use block::Block;
+pub(in crate::codec) use cursor::Cursor;
