@@ -21,7 +21,22 @@ pub use pnode_kernel as kernel;
 #[cfg(feature = "user")]
 pub use pnode_user as user;
 
-/// Compiles the examples of the README.
+/// Compiles and runs the programs of the README and of the guide.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-pub struct Readme;
+mod texts {
+    macro_rules! texts {
+        ($($name:ident $file:literal)*) => {$(
+            #[doc = include_str!($file)]
+            pub struct $name;
+        )*};
+    }
+    texts! { Readme "../README.md" }
+    #[cfg(feature = "user")]
+    texts! {
+        Concepts "../docs/guide/concepts.md"
+        Driver "../docs/guide/driver.md"
+        Testing "../docs/guide/testing.md"
+        CompressedRam "../docs/guide/compressed-ram.md"
+        Porting "../docs/guide/porting.md"
+    }
+}
