@@ -87,6 +87,12 @@ job_examples() {
       return 1
     fi
   done
+  # What is recorded can be replayed, and a damaged trace is refused.
+  local trace=target/example.trace
+  target/release/examples/trace_replay --frames 4096 --events 20000 --record "$trace" >/dev/null &&
+    target/release/examples/trace_replay --replay "$trace" --svg target/example.svg >"$log" 2>&1 || { tail "$log"; return 1; }
+  echo "-0" >>"$trace"
+  if target/release/examples/trace_replay --replay "$trace" >"$log" 2>&1; then echo "trace_replay took a damaged trace"; return 1; fi
   # A check that cannot fail is none: each mistake that the example can build must show as a leak.
   target/release/examples/isolation --every-door | tail -1
   return "${PIPESTATUS[0]}"
