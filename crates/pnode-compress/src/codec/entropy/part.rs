@@ -293,7 +293,7 @@ fn read_sequences(
         } else {
             page[end..begin].copy_from_slice(&literals[taken..taken + run]);
         }
-        crate::codec::lz4::copy_match(page, begin, distance, stop);
+        crate::codec::reach::copy_match(page, begin, distance, stop);
         (taken, end, last) = (taken + run, stop, distance);
     }
     let place = bits.next_byte();

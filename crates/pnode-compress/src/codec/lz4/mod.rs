@@ -13,7 +13,6 @@ mod fast;
 pub(super) mod reach;
 mod sink;
 
-pub(super) use decode::copy_match;
 pub use decode::decode;
 pub use dense::encode_dense;
 pub use fast::encode_fast;

@@ -5,6 +5,7 @@
 //! an object, never memory.
 //!
 //! - [`Cursor`]: a place in a page that is being searched, and the positions that the quick encoder remembers.
+//! - [`decode_quickly`] and [`copy_match`]: sequences and matches written to a page, within tested limits.
 //! - [`Block`]: what an encoder has written, and the room that is left.
 //!
 //! The accesses themselves are the two macros of `access`. Without the feature `raw` they are checked slices and the codecs
@@ -14,6 +15,8 @@
 mod access;
 mod block;
 mod cursor;
+mod fill;
 
 pub(in crate::codec) use block::Block;
 pub(in crate::codec) use cursor::Cursor;
+pub(in crate::codec) use fill::{copy_match, decode_quickly, length};
