@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use pnode_core::sync::Ordering::Relaxed;
+use pnode_core::sync::Ordering::{Acquire, Relaxed};
 use pnode_core::{FrameError, FreeError, MigrateType, Order, Pfn};
 
 use crate::count::{CACHED, UNCLAIMED};
@@ -30,6 +30,17 @@ const BATCH: [u64; UNCLAIMED as usize + 1] = [128, 128, 128, 2048];
 
 /// After a search for a word to own was in vain, so many frames come from the zone before the next.
 const WAIT: u8 = 32;
+
+/// A block that is free again, unless somebody took it since.
+#[derive(Clone, Copy)]
+struct Recent {
+    pfn: Pfn,
+    order: u8,
+}
+
+impl Recent {
+    const NONE: Self = Self { pfn: Pfn::new(0), order: 0 };
+}
 
 /// A CPU's own part of a zone, a value of the caller: one a CPU, used with preemption off or by one thread.
 ///
@@ -59,10 +70,12 @@ pub struct Cpu<'z, 'm> {
     shelf: Shelf,
     /// How many more frames of a type come from the zone before a word to own is looked for again.
     wait: [u8; CLASSES],
-    /// The word that served last, by type.
-    near: [usize; CLASSES],
+    /// The word that served last, by type; the last entry is no type's.
+    near: [usize; CLASSES + 1],
     /// The node that served last, by level.
     near_node: [usize; TOP + 1],
+    /// What was freed last, by level.
+    recent: [Recent; TOP + 1],
     delta: [i64; UNCLAIMED as usize + 1],
 }
 
@@ -75,8 +88,9 @@ impl<'z, 'm> Cpu<'z, 'm> {
             owned: [Owned::NONE; CLASSES],
             shelf: if keep == Keep::Frames { Shelf::new(zone) } else { Shelf::NONE },
             wait: [0; CLASSES],
-            near: [usize::MAX; CLASSES],
+            near: [usize::MAX; CLASSES + 1],
             near_node: [usize::MAX; TOP + 1],
+            recent: [Recent::NONE; TOP + 1],
             delta: [0; UNCLAIMED as usize + 1],
         }
     }
@@ -100,14 +114,14 @@ impl<'z, 'm> Cpu<'z, 'm> {
     /// not found.
     #[inline]
     pub fn alloc(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
-        if order.get() < word::ORDER {
+        if !self.shelf.is_empty(order) {
             if let Some(pfn) = self.zone.unshelve(&mut self.shelf, order, migrate as u8) {
                 self.zone.admit(pfn, order)?;
                 return Ok(pfn);
             }
-        }
-        if self.shelf.is_full(order) {
-            self.clear_shelf();
+            if self.shelf.is_full(order) {
+                self.clear_shelf();
+            }
         }
         if order == Order::ZERO && self.keep == Keep::Frames {
             return match self.alloc_cached(migrate) {
@@ -148,27 +162,58 @@ impl<'z, 'm> Cpu<'z, 'm> {
     /// As [`Zone::free`].
     #[inline]
     pub fn free(&mut self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
-        if order == Order::ZERO {
-            if let Some(freed) = self.free_cached(pfn) {
-                return freed;
-            }
+        let zone = self.zone;
+        if order.get() >= word::ORDER {
+            return self.free_large(pfn, order);
         }
-        if self.shelf.has_room(order) && self.zone.shelve(&mut self.shelf, pfn, order) {
+        let Some((index, offset)) = zone.place(pfn, order.get()) else { return self.free_otherwise(pfn, order) };
+        // Acquire: if the word was owned before, we see its area marked.
+        let value = zone.word(index).load(Acquire);
+        if word::is_owned(value) {
+            let freed = if order == Order::ZERO { self.free_cached(pfn) } else { None };
+            return freed.unwrap_or_else(|| self.free_otherwise(pfn, order));
+        }
+        if self.shelf.has_room(order.get())
+            && zone.shelve(&mut self.shelf, pfn, order.get(), (index, value))
+        {
             return Ok(());
         }
-        let class = self.zone.release(pfn, order)?;
+        let Some(class) = zone.free_in_word(index, offset, order.get(), value) else {
+            return self.free_otherwise(pfn, order);
+        };
+        self.count_small(class, order.frames() as i64);
+        // A hole somewhere else may be a better place for the next block.
+        let near = &mut self.near[class as usize];
+        if *near != index {
+            *near = usize::MAX;
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn free_large(&mut self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        let zone = self.zone;
+        if !zone.covers(pfn, order) || !pfn.is_aligned(order) {
+            return self.free_otherwise(pfn, order);
+        }
+        let level = level_of(order.get());
+        let index = zone.index(level, pfn.get());
+        let Some(class) = zone.free_in_node(level, index, pfn, order.get()) else {
+            return self.free_otherwise(pfn, order);
+        };
+        self.count(class, order.frames() as i64);
+        if self.near_node[level] != index {
+            self.near_node[level] = usize::MAX;
+        }
+        self.recent[level] = Recent { pfn, order: order.get() };
+        Ok(())
+    }
+
+    #[cold]
+    fn free_otherwise(&mut self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        let class = self.zone.free_otherwise(pfn, order)?;
         if class != CACHED {
             self.count(class, order.frames() as i64);
-        }
-        // A hole somewhere else may be a better place for the next block.
-        if order.get() < word::ORDER {
-            let word = self.zone.word_index(pfn.get());
-            self.near = self.near.map(|near| if near == word { near } else { usize::MAX });
-        } else {
-            let level = level_of(order.get());
-            if self.near_node[level] != self.zone.index(level, pfn.get()) {
-                self.near_node[level] = usize::MAX;
-            }
         }
         Ok(())
     }
@@ -195,6 +240,23 @@ impl<'z, 'm> Cpu<'z, 'm> {
         for (delta, frames) in self.delta.iter_mut().zip(freed) {
             *delta += frames as i64;
         }
+    }
+
+    /// [`Self::count`] for frames of an area.
+    #[inline]
+    fn count_small(&mut self, class: u8, frames: i64) {
+        let delta = &mut self.delta[class as usize];
+        *delta += frames;
+        if delta.unsigned_abs() >= BATCH[0] {
+            self.report(class);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn report(&mut self, class: u8) {
+        let delta = core::mem::take(&mut self.delta[class as usize]);
+        self.zone.counts().give(class, delta as u64);
     }
 
     #[inline]
@@ -234,46 +296,80 @@ impl<'z, 'm> Cpu<'z, 'm> {
         self.alloc_shared(Order::ZERO, migrate)
     }
 
-    /// A block from the zone, near the last one if it is small.
-    #[inline]
+    /// A block from the zone, near the last one if that is known.
+    #[inline(always)]
     fn alloc_shared(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
         let zone = self.zone;
+        if order.get() >= word::ORDER {
+            return self.alloc_large(order, migrate);
+        }
         let near = self.near[migrate as usize];
-        if order.get() < word::ORDER && near != usize::MAX && !zone.is_closed() {
+        if near != usize::MAX {
             if let Some(offset) = zone.alloc_in_word(near, order.get()) {
-                let area = near / node::CHILDREN as usize;
-                let child = (near % node::CHILDREN as usize) as u32;
-                let pfn = Pfn::new(zone.child_pfn(1, area, child) + u64::from(offset));
+                let pfn = Pfn::new(zone.word_pfn(near) + u64::from(offset));
                 zone.admit(pfn, order)?;
-                let class = node::class(zone.node(1, area).load(Relaxed));
-                self.count(class, -(order.frames() as i64));
+                let class = node::class(zone.node(1, near / node::CHILDREN as usize).load(Relaxed));
+                self.count_small(class, -(order.frames() as i64));
                 return Ok(pfn);
             }
         }
-        let level = level_of(order.get());
+        self.alloc_anywhere(order, migrate)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_large_anywhere(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        let (zone, level) = (self.zone, level_of(order.get()));
         let near = self.near_node[level];
-        if level > 1 && near != usize::MAX && !zone.is_closed() {
+        if level > 1 && near != usize::MAX {
             if let Some(pfn) = zone.claim_near(level, near, order.get()) {
                 zone.admit(pfn, order)?;
                 self.count(UNCLAIMED, -(order.frames() as i64));
                 return Ok(pfn);
             }
         }
-        let (pfn, class) = match zone.search(order, migrate as u8) {
+        let (pfn, class) = self.search(order, migrate)?;
+        self.near_node[level] = zone.index(level, pfn.get());
+        self.count(class, -(order.frames() as i64));
+        Ok(pfn)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_anywhere(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        let (pfn, class) = self.search(order, migrate)?;
+        self.near[migrate as usize] = self.zone.word_index(pfn.get());
+        self.count(class, -(order.frames() as i64));
+        Ok(pfn)
+    }
+
+    #[inline(never)]
+    fn alloc_large(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        let zone = self.zone;
+        let level = level_of(order.get());
+        let recent = core::mem::replace(&mut self.recent[level], Recent::NONE);
+        if recent.order == order.get() {
+            if let Some(class) = zone.claim_again(level, recent.pfn, order.get(), migrate as u8) {
+                zone.admit(recent.pfn, order)?;
+                self.count(class, -(order.frames() as i64));
+                return Ok(recent.pfn);
+            }
+        }
+        self.alloc_large_anywhere(order, migrate)
+    }
+
+    /// A block from anywhere, even if that needs what this CPU keeps; and whose count it leaves.
+    fn search(&mut self, order: Order, migrate: MigrateType) -> Result<(Pfn, u8), FrameError> {
+        let zone = self.zone;
+        let found = match zone.search(order, migrate as u8) {
             Err(FrameError::Exhausted { .. }) if self.cached_frames() != 0 => {
                 self.give_back();
                 zone.search(order, migrate as u8)?
             }
             found => found?,
         };
-        zone.admit(pfn, order)?;
-        if level == 0 {
-            self.near[migrate as usize] = zone.word_index(pfn.get());
-        } else {
-            self.near_node[level] = zone.index(level, pfn.get());
-        }
-        self.count(class, -(order.frames() as i64));
-        Ok(pfn)
+        zone.admit(found.0, order)?;
+        Ok(found)
     }
 }
 

@@ -6,7 +6,7 @@ use pnode_core::{FreeError, Order, Pfn};
 
 use crate::count::{CACHED, UNCLAIMED};
 use crate::geometry::{TOP, child_order, level_of};
-use crate::node::{self, Child, advert};
+use crate::node::{self, CHILDREN, Child, advert};
 use crate::word::{self, Frame, level};
 use crate::zone::Zone;
 
@@ -28,17 +28,18 @@ impl Zone<'_> {
     }
 
     /// [`Zone::free`] without the accounting: whose count the block enters.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn release(&self, pfn: Pfn, order: Order) -> Result<u8, FreeError> {
-        if !self.covers(pfn, order) {
-            return Err(FreeError::OutOfZone { pfn });
-        }
-        if !pfn.is_aligned(order) {
-            return Err(FreeError::Misaligned { pfn, order });
-        }
-        let freed = match level_of(order.get()) {
-            0 => self.free_in_word(pfn.get(), order.get()),
-            level => self.free_in_node(level, pfn.get(), order.get()),
+        let freed = if order.get() < word::ORDER {
+            self.place(pfn, order.get()).and_then(|(index, offset)| {
+                // Acquire: if the word was owned before, we see its area marked.
+                self.free_in_word(index, offset, order.get(), self.word(index).load(Acquire))
+            })
+        } else if self.covers(pfn, order) && pfn.is_aligned(order) {
+            let level = level_of(order.get());
+            self.free_in_node(level, self.index(level, pfn.get()), pfn, order.get())
+        } else {
+            None
         };
         match freed {
             Some(class) => Ok(class),
@@ -46,27 +47,26 @@ impl Zone<'_> {
         }
     }
 
-    #[inline]
-    fn free_in_word(&self, pfn: u64, order: u8) -> Option<u8> {
-        let area = self.index(1, pfn);
-        let at = self.word(self.word_index(pfn));
+    /// Frees a block in a word that was `value`; whose count it enters, or `None` if the word does not hold that block or
+    /// belongs to a CPU.
+    #[inline(always)]
+    pub(crate) fn free_in_word(&self, index: usize, offset: u32, order: u8, value: u64) -> Option<u8> {
+        let (area, child) = (index / CHILDREN as usize, index as u32 % CHILDREN);
+        let at = self.word(index);
         // The area of an allocated block is live and keeps its class until the block is free, so the class is read
         // before. (If the block is not allocated, the value is not used.)
         let books = self.node(1, area).load(Relaxed);
-        let class = node::class(books);
-        let child = self.child_of(1, pfn);
-        let offset = pfn as u32 & (word::FRAMES - 1);
+        if node::is_owned(books, child) {
+            return None;
+        }
         let pattern = word::pattern(offset, order);
-        let mut value = at.load(Relaxed);
+        let mut value = value;
         let new = loop {
             if !word::holds(value, offset, order) {
                 return None;
             }
-            if node::is_owned(books, child) && self.is_in_inbox(area, child, offset) {
-                return None;
-            }
             // Release pairs with the Acquire in `alloc_in_word`: the next owner sees all that this one did.
-            match at.compare_exchange_weak(value, value & !pattern, AcqRel, Relaxed) {
+            match at.compare_exchange_weak(value, value & !pattern, AcqRel, Acquire) {
                 Ok(_) => break value & !pattern,
                 Err(now) => value = now,
             }
@@ -74,26 +74,32 @@ impl Zone<'_> {
         // Pairs with the fence in `settle`: who lowered the hint below sees our free, or we see the hint lowered.
         fence_after_rmw();
         self.freed_in_word(area, child, new, offset, order);
-        Some(class)
+        Some(node::class(books))
     }
 
     /// After a free in a word, which is `now`: raises what its area says of it, unless that is enough.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn freed_in_word(&self, area: usize, child: u32, now: u64, offset: u32, order: u8) {
         let value = self.node(1, area).load(Relaxed);
-        let Child::Split(hint) = node::child(value, child) else { return };
-        if hint == level::EMPTY {
+        let hint = node::hint(value, child);
+        if hint == node::HINT_EMPTY {
             return;
         }
-        if hint != level::FULL && now != word::EMPTY {
-            // The smallest order of a merged block that would be news. One test, because how far a block merges is what
-            // no branch predictor can know.
-            let advertised = node::advertised(value);
-            let news = if hint == level::SMALL { advertised.min(word::SMALL + 1) } else { advertised };
-            if news >= advert::BIG || !word::is_free_around(now, offset, news) {
-                return;
-            }
+        // The smallest order of a merged block that would be news. One test, because how far a block merges is what no
+        // branch predictor can know.
+        let news = match hint {
+            node::HINT_FULL => 0,
+            node::HINT_SMALL => node::advertised(value).min(word::SMALL + 1),
+            _ => node::advertised(value).min(word::ORDER),
+        };
+        if word::is_free_around(now, offset, news) {
+            self.raise_merged(area, child, now, offset, order);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn raise_merged(&self, area: usize, child: u32, now: u64, offset: u32, order: u8) {
         let merged = word::merged(now, offset, order);
         let promised = match merged {
             word::ORDER => level::EMPTY,
@@ -103,10 +109,12 @@ impl Zone<'_> {
         self.raise(1, area, child, promised, merged + 1);
     }
 
-    fn free_in_node(&self, level: usize, pfn: u64, order: u8) -> Option<u8> {
-        let index = self.index(level, pfn);
+    /// Frees a block of at least the order of a word in its node; whose count it enters, or `None` if the node does not
+    /// hold that block.
+    #[inline(always)]
+    pub(crate) fn free_in_node(&self, level: usize, index: usize, pfn: Pfn, order: u8) -> Option<u8> {
         let at = self.node(level, index);
-        let child = self.child_of(level, pfn);
+        let child = self.child_of(level, pfn.get());
         let run = order - child_order(level);
         let mut value = at.load(Acquire);
         loop {
@@ -117,7 +125,10 @@ impl Zone<'_> {
             // Release pairs with the Acquire of the search that takes the children.
             match at.compare_exchange_weak(value, new, AcqRel, Acquire) {
                 Ok(_) => {
-                    self.rose(level, index, node::advertised(value), new);
+                    // INVARIANT: B4: a node that advertises everything needs to tell nobody.
+                    if node::advertised(value) != advert::EMPTY {
+                        self.rose(level, index, node::advertised(value), new);
+                    }
                     return Some(if level == 1 { node::class(value) } else { UNCLAIMED });
                 }
                 Err(now) => value = now,
@@ -127,8 +138,15 @@ impl Zone<'_> {
 
     /// The block is in a word that a CPU owns, or it cannot be freed.
     #[cold]
-    fn free_otherwise(&self, pfn: Pfn, order: Order) -> Result<u8, FreeError> {
+    pub(crate) fn free_otherwise(&self, pfn: Pfn, order: Order) -> Result<u8, FreeError> {
+        if !self.covers(pfn, order) {
+            return Err(FreeError::OutOfZone { pfn });
+        }
+        if !pfn.is_aligned(order) {
+            return Err(FreeError::Misaligned { pfn, order });
+        }
         if order.get() < word::ORDER {
+            let offset = pfn.get() as u32 & (word::FRAMES - 1);
             let index = self.word_index(pfn.get());
             while word::is_owned(self.word(index).load(Acquire)) {
                 if let Some(freed) = self.free_to_owner(index, pfn, order) {
@@ -137,11 +155,36 @@ impl Zone<'_> {
                 spin_loop();
             }
             // The owner may have given the word up since we looked first.
-            if let (0, Some(class)) = (level_of(order.get()), self.free_in_word(pfn.get(), order.get())) {
+            if let Some(class) = self.free_in_disowned(index, offset, order.get()) {
                 return Ok(class);
             }
         }
         Err(self.refusal(pfn, order))
+    }
+
+    /// [`Zone::free_in_word`] in a word that is no CPU's any more, but whose area may still say so: then the block may lie
+    /// in the inbox, freed already.
+    #[cold]
+    fn free_in_disowned(&self, index: usize, offset: u32, order: u8) -> Option<u8> {
+        let (area, child) = (index / CHILDREN as usize, index as u32 % CHILDREN);
+        let at = self.word(index);
+        let pattern = word::pattern(offset, order);
+        let mut value = at.load(Acquire);
+        let books = self.node(1, area).load(Acquire);
+        loop {
+            let posted = node::is_owned(books, child) && self.is_in_inbox(area, child, offset);
+            if posted || !word::holds(value, offset, order) {
+                return None;
+            }
+            // As in `free_in_word`.
+            match at.compare_exchange_weak(value, value & !pattern, AcqRel, Acquire) {
+                Ok(_) => break,
+                Err(now) => value = now,
+            }
+        }
+        fence_after_rmw();
+        self.freed_in_word(area, child, value & !pattern, offset, order);
+        Some(node::class(books))
     }
 
     /// Says why a block cannot be freed: looks for what is there instead.

@@ -141,7 +141,8 @@ impl Zone<'_> {
 
     /// After children of a node became free or its hint rose to `value`: tells the index, and the parent if the node
     /// is wholly free.
-    #[inline(always)]
+    #[cold]
+    #[inline(never)]
     pub(crate) fn rose(&self, level: usize, index: usize, before: u8, value: u64) {
         if node::advertised(value) > before {
             self.announce(level, index, before, value);
@@ -151,7 +152,6 @@ impl Zone<'_> {
         }
     }
 
-    #[inline(never)]
     fn raise_parent(&self, level: usize, index: usize) {
         // Pairs with the fence in `lower_hint`.
         fence_after_rmw();
@@ -266,9 +266,26 @@ impl Zone<'_> {
         }
         // Pairs with the fence in `raise_parent`: who completed the child and is not seen here sees the hint lowered.
         fence_after_rmw();
-        let value = self.node(level - 1, below).load(Acquire);
-        if value != node::DEAD && node::whole(value) == 0xffff {
-            self.raise(level, index, child, level::EMPTY, advert::NONE);
+        let at = self.node(level - 1, below);
+        let mut value = at.load(Acquire);
+        loop {
+            if value == node::DEAD {
+                break;
+            }
+            if node::whole(value) == 0xffff {
+                self.raise(level, index, child, level::EMPTY, advert::NONE);
+                break;
+            }
+            // INVARIANT: B4. In the index, the two adverts are one.
+            let new = node::with_advert(value, node::advertised(value).min(advert::HALF));
+            if new == value {
+                break;
+            }
+            // Release and Acquire: a free that comes after this sees the advert lowered, one before is seen above.
+            match at.compare_exchange_weak(value, new, AcqRel, Acquire) {
+                Ok(_) => break,
+                Err(now) => value = now,
+            }
         }
         self.gate.leave();
     }

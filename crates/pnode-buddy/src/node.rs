@@ -138,6 +138,19 @@ pub(crate) const fn split_at(node: u64, level: u8) -> u64 {
     low & high & split
 }
 
+/// What [`hint`] says of a split child with the hint [`word::level::FULL`].
+pub(crate) const HINT_FULL: u64 = 1 << SPLIT;
+/// The same for [`word::level::SMALL`].
+pub(crate) const HINT_SMALL: u64 = 1 << SPLIT | 1;
+/// The same for [`word::level::EMPTY`].
+pub(crate) const HINT_EMPTY: u64 = 1 << SPLIT | 1 << HIGH | 1;
+
+/// The state of a child as three bits, as they lie in the node.
+#[inline]
+pub(crate) const fn hint(node: u64, child: u32) -> u64 {
+    node >> child & HINT_EMPTY
+}
+
 /// The children that are split.
 #[inline]
 pub(crate) const fn split(node: u64) -> u64 {
@@ -191,13 +204,11 @@ pub(crate) const fn run_mask(child: u32, run: u8) -> u64 {
 pub(crate) const fn serves(node: u64) -> u8 {
     let whole = whole(node);
     if whole != 0 {
-        let mut run = 4;
-        loop {
-            if runs(whole, run) != 0 {
-                return advert::CHILD + run;
-            }
-            run -= 1;
-        }
+        // No branch, because which run is the largest is what no branch predictor can know.
+        let two = whole & whole >> 1 & ALIGNED[1];
+        let four = two & two >> 2 & ALIGNED[2];
+        let eight = four & four >> 4 & ALIGNED[3];
+        return advert::CHILD + (two != 0) as u8 + (four != 0) as u8 + (eight != 0) as u8 + (whole == ALL) as u8;
     }
     let (low, high, split) = planes(node);
     if high & split != 0 {

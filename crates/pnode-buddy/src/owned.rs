@@ -75,10 +75,15 @@ impl Zone<'_> {
         }
         let pfn = self.claim_split(2, busy)?;
         let area = self.index(1, pfn);
-        self.bring_to_life(1, area, node::empty(class));
+        let word = self.child_index(1, area, 0);
+        // By B2 the area and its words are ours until it is live. INVARIANT: W1, W2.
+        self.inbox(area).store(open_for(0), Relaxed);
+        self.word(word).store(word::owned(!0), Relaxed);
+        self.bring_to_life(1, area, node::with_owner(node::empty(class), 0));
         self.counts().transfer(crate::count::UNCLAIMED, class, AREA);
         self.gate.leave();
-        self.own_in_area(area, class, busy, &mut tries)
+        self.counts().take(class, u64::from(word::FRAMES));
+        Some(Owned { word, pfn, cached: !0 })
     }
 
     /// A word of one area; counts `tries` down if the area has free frames only in words that cannot be owned.

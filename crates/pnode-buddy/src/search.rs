@@ -177,7 +177,7 @@ impl Zone<'_> {
     }
 
     /// A block in one live word: its offset. `None` if the word has none, or is dead.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn alloc_in_word(&self, index: usize, order: u8) -> Option<u32> {
         let at = self.word(index);
         let mut value = at.load(Relaxed);
@@ -237,6 +237,28 @@ impl Zone<'_> {
             }
         }
         None
+    }
+
+    /// The block of `order` at `pfn`, which the caller freed not long ago, if it is free still, in a node of `class` if that
+    /// is an area; the class whose count it leaves.
+    #[inline]
+    pub(crate) fn claim_again(&self, level: usize, pfn: Pfn, order: u8, class: u8) -> Option<u8> {
+        let at = self.node(level, self.index(level, pfn.get()));
+        let child = self.child_of(level, pfn.get());
+        let run = order - child_order(level);
+        let mask = node::run_mask(child, run);
+        // Acquire pairs with the Release of the frees.
+        let mut value = at.load(Acquire);
+        loop {
+            let suits = value & node::ISOLATED == 0 && (level > 1 || node::class(value) == class);
+            if value == node::DEAD || node::free(value) & mask != mask || !suits {
+                return None;
+            }
+            match at.compare_exchange_weak(value, node::with_block(value, child, run), AcqRel, Acquire) {
+                Ok(_) => return Some(if level == 1 { class } else { UNCLAIMED }),
+                Err(now) => value = now,
+            }
+        }
     }
 
     /// A dead area that is the caller's (B2), inside a gate section that the caller leaves.

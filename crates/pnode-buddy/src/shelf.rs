@@ -16,7 +16,7 @@ use pnode_core::sync::fence_after_rmw;
 use pnode_core::{Order, Pfn};
 
 use crate::geometry::CLASSES;
-use crate::node;
+use crate::node::{self, CHILDREN};
 use crate::word;
 use crate::zone::Zone;
 
@@ -55,9 +55,16 @@ impl Shelf {
     }
 
     #[inline]
-    pub(crate) fn has_room(&self, order: Order) -> bool {
-        let order = order.get() as usize;
+    pub(crate) fn has_room(&self, order: u8) -> bool {
+        let order = order as usize;
         order < ORDERS && self.len[order] < self.room[order]
+    }
+
+    /// Whether nothing of `order` is on it.
+    #[inline]
+    pub(crate) fn is_empty(&self, order: Order) -> bool {
+        let order = order.get() as usize;
+        order >= ORDERS || self.len[order] == 0
     }
 
     #[inline]
@@ -93,10 +100,10 @@ impl Shelf {
         Some(block & ((1 << CLASS) - 1))
     }
 
-    /// Whether there is no room for a block of `order`; nobody takes one either, if the last ones are of other classes.
+    /// Whether there is no room for a block of `order`: nobody takes one either, if the last ones are of other classes.
     pub(crate) fn is_full(&self, order: Order) -> bool {
         let order = order.get() as usize;
-        order < ORDERS && self.len[order] == self.room[order] && self.len[order] != 0
+        self.len[order] == self.room[order]
     }
 
     /// Any block of `order`.
@@ -113,28 +120,23 @@ impl Shelf {
 }
 
 impl Zone<'_> {
-    /// Puts an allocated block onto a shelf that has room for it; `false` if it has to go elsewhere, or is no such block.
+    /// Puts a block that is allocated in its word, which was `value`, onto a shelf that has room for it; `false` if it has
+    /// to go elsewhere, or the word does not hold that block.
     #[inline]
-    pub(crate) fn shelve(&self, shelf: &mut Shelf, pfn: Pfn, order: Order) -> bool {
-        if !self.covers(pfn, order) || !pfn.is_aligned(order) {
-            return false;
-        }
-        let at = self.word(self.word_index(pfn.get()));
+    pub(crate) fn shelve(&self, shelf: &mut Shelf, pfn: Pfn, order: u8, (index, value): (usize, u64)) -> bool {
+        let (area, child) = (index / CHILDREN as usize, index as u32 % CHILDREN);
         let offset = pfn.get() as u32 & (word::FRAMES - 1);
-        // Acquire: if the word was owned before, we see its area marked below.
-        let mut value = at.load(Acquire);
-        let books = self.node(1, self.index(1, pfn.get())).load(Relaxed);
+        let books = self.node(1, area).load(Relaxed);
         let block = pfn.get() - self.span().start().get();
-        if books & (node::HOLED | node::ISOLATED) != 0
-            || block >> CLASS != 0
-            || node::is_owned(books, self.child_of(1, pfn.get()))
-        {
+        if books & (node::HOLED | node::ISOLATED) != 0 || block >> CLASS != 0 || node::is_owned(books, child) {
             return false;
         }
+        let at = self.word(index);
+        let mut value = value;
         loop {
             let new = value ^ word::away(offset);
             // INVARIANT: S2.
-            if !word::holds(value, offset, order.get()) || word::is_owned(new) {
+            if !word::holds(value, offset, order) || word::is_owned(new) {
                 return false;
             }
             // Relaxed: the block stays with this CPU. INVARIANT: S1: of two frees, one finds the block held.
@@ -144,7 +146,7 @@ impl Zone<'_> {
             }
         }
         // The area of an allocated block keeps its class.
-        shelf.put(order.get() as usize, block as u32 | u32::from(node::class(books)) << CLASS);
+        shelf.put(order as usize, block as u32 | u32::from(node::class(books)) << CLASS);
         true
     }
 

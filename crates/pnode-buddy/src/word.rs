@@ -85,19 +85,23 @@ pub(crate) const fn pattern(offset: u32, order: u8) -> u64 {
     taken | (taken & (taken - 1)) << 32
 }
 
+/// The frames of a block of each order at offset 0.
+const BLOCK: [u32; 8] = [1, 3, 0xf, 0xff, 0xffff, !0, 0, 0];
+
 #[inline]
 const fn taken(offset: u32, order: u8) -> u64 {
-    ((1u64 << (1u32 << order)) - 1) << offset
+    (BLOCK[(order & 7) as usize] as u64) << offset
 }
 
 /// Whether exactly the block of `order` at `offset` is allocated: all of it, from its first frame, and no more.
-#[inline]
+#[inline(always)]
 pub(crate) const fn holds(word: u64, offset: u32, order: u8) -> bool {
     let taken = taken(offset, order);
     let frames = word ^ EMPTY;
     // The frame after the block must not continue it; after frame 31 there is none.
     let later = frames & frames >> 32;
-    frames & (taken | taken << 32) == pattern(offset, order) && later >> (offset + (1 << order)) & 1 == 0
+    let after = taken + (taken & taken.wrapping_neg());
+    frames & (taken | taken << 32) == pattern(offset, order) && later & after == 0
 }
 
 /// The bits in which the first frame at `offset` of an allocated block differs from one that waits on a shelf.
@@ -209,11 +213,12 @@ impl Free {
     }
 }
 
-/// Whether the block of `order` that covers the frame at `offset` is free.
+/// Whether the block of `order`, at most [`ORDER`], that covers the frame at `offset` is free in a live word.
 #[inline]
 pub(crate) const fn is_free_around(word: u64, offset: u32, order: u8) -> bool {
     let block = taken(offset & !((1 << order) - 1), order) as u32;
-    free(word) & block == block
+    let frames = word ^ EMPTY;
+    (frames | frames >> 32) as u32 & block == 0
 }
 
 /// The order of the free block that holds the block of `order` at `offset`, which was just freed: [`ORDER`] for the

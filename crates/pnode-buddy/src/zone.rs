@@ -48,6 +48,7 @@ pub(crate) const PATIENCE: u32 = if cfg!(loom) { 2 } else { 1 << 12 };
 ///   one thread has the right to change either.
 /// - **B3** an operation that has returned left no frame behind that a later search could miss: hints, adverts and
 ///   index bits are upper bounds of what is free, except inside a gate section or while a node is settling.
+/// - **B4** if a node advertises that all of it is free, its parent's hint says so too, or somebody is about to say it.
 pub struct Zone<'m> {
     pub(crate) geometry: Geometry,
     pub(crate) words: Words<'m>,
@@ -187,13 +188,19 @@ impl<'m> Zone<'m> {
     }
 
     /// Whether a block that was just taken may be handed out; gives it back if the zone was isolated meanwhile.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn admit(&self, pfn: Pfn, order: Order) -> Result<(), FrameError> {
         // Pairs with the fence in `isolate`.
         fence_after_rmw();
         if self.closed.load(Acquire) == 0 {
             return Ok(());
         }
+        self.refuse(pfn, order)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, pfn: Pfn, order: Order) -> Result<(), FrameError> {
         // It is allocated and nobody but us knows it, so this free cannot be refused.
         let _ = self.release(pfn, order);
         Err(FrameError::Closed { order })
@@ -267,6 +274,22 @@ impl<'m> Zone<'m> {
     #[inline]
     pub(crate) fn word_index(&self, pfn: u64) -> usize {
         ((pfn >> word::ORDER) - (self.geometry.level(1).first << 4)) as usize
+    }
+
+    /// The first frame of a word.
+    #[inline]
+    pub(crate) fn word_pfn(&self, index: usize) -> u64 {
+        ((self.geometry.level(1).first << 4) + index as u64) << word::ORDER
+    }
+
+    /// The word of a block below the order of a word, and where in it the block starts, if its first frame is one of the
+    /// zone and a place for such a block. (If it ends outside, the word says so: what lies outside is absent.)
+    #[inline(always)]
+    pub(crate) fn place(&self, pfn: Pfn, order: u8) -> Option<(usize, u32)> {
+        let range = self.geometry.range();
+        let inside = pfn.get().wrapping_sub(range.start().get()) < range.frames();
+        let aligned = pfn.get() & ((1 << order) - 1) == 0;
+        (inside && aligned).then(|| (self.word_index(pfn.get()), pfn.get() as u32 & (word::FRAMES - 1)))
     }
 
     /// The first frame of a child of a node.
