@@ -143,7 +143,8 @@ impl Zone<'_> {
                 Child::Split(hint) if level == 1 => self.audit_word(below, hint, value & node::HOLED, pfn)?,
                 Child::Split(hint) => {
                     self.audit_node(level - 1, below)?;
-                    let whole = node::whole(self.node(level - 1, below).load(Acquire)) == 0xffff;
+                    let child = self.node(level - 1, below).load(Acquire);
+                    let whole = node::whole(child) == 0xffff || node::advertised(child) == advert::EMPTY;
                     if whole && hint != word::level::EMPTY {
                         return Err(AuditError::Understated { pfn });
                     }

@@ -114,6 +114,17 @@ impl<'z, 'm> Cpu<'z, 'm> {
     /// not found.
     #[inline]
     pub fn alloc(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        if order == Order::ZERO && self.shelf.is_empty(order) {
+            if let Some(pfn) = self.alloc_cached(migrate) {
+                return Ok(pfn);
+            }
+        }
+        self.alloc_otherwise(order, migrate)
+    }
+
+    /// From the shelf, if there is a block of this order and type, else from the zone.
+    #[inline(never)]
+    fn alloc_otherwise(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
         if !self.shelf.is_empty(order) {
             if let Some(pfn) = self.zone.unshelve(&mut self.shelf, order, migrate as u8) {
                 self.zone.admit(pfn, order)?;
@@ -162,19 +173,27 @@ impl<'z, 'm> Cpu<'z, 'm> {
     /// As [`Zone::free`].
     #[inline]
     pub fn free(&mut self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        if order == Order::ZERO {
+            if let Some(freed) = self.free_cached(pfn) {
+                return freed;
+            }
+        }
+        self.free_to_zone(pfn, order)
+    }
+
+    /// Onto the shelf, if there is room, else into the zone.
+    #[inline(never)]
+    fn free_to_zone(&mut self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         let zone = self.zone;
         if order.get() >= word::ORDER {
             return self.free_large(pfn, order);
         }
-        let Some((index, offset)) = zone.place(pfn, order.get()) else { return self.free_otherwise(pfn, order) };
+        let Some((index, offset)) = zone.place(pfn, order.get()) else {
+            return self.free_otherwise(pfn, order);
+        };
         // Acquire: if the word was owned before, we see its area marked.
         let value = zone.word(index).load(Acquire);
-        if word::is_owned(value) {
-            let freed = if order == Order::ZERO { self.free_cached(pfn) } else { None };
-            return freed.unwrap_or_else(|| self.free_otherwise(pfn, order));
-        }
-        if self.shelf.has_room(order.get())
-            && zone.shelve(&mut self.shelf, pfn, order.get(), (index, value))
+        if self.shelf.has_room(order.get()) && zone.shelve(&mut self.shelf, pfn, order.get(), (index, value))
         {
             return Ok(());
         }

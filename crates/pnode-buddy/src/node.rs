@@ -208,7 +208,11 @@ pub(crate) const fn serves(node: u64) -> u8 {
         let two = whole & whole >> 1 & ALIGNED[1];
         let four = two & two >> 2 & ALIGNED[2];
         let eight = four & four >> 4 & ALIGNED[3];
-        return advert::CHILD + (two != 0) as u8 + (four != 0) as u8 + (eight != 0) as u8 + (whole == ALL) as u8;
+        return advert::CHILD
+            + (two != 0) as u8
+            + (four != 0) as u8
+            + (eight != 0) as u8
+            + (whole == ALL) as u8;
     }
     let (low, high, split) = planes(node);
     if high & split != 0 {

@@ -123,12 +123,19 @@ impl Zone<'_> {
     /// Puts a block that is allocated in its word, which was `value`, onto a shelf that has room for it; `false` if it has
     /// to go elsewhere, or the word does not hold that block.
     #[inline]
-    pub(crate) fn shelve(&self, shelf: &mut Shelf, pfn: Pfn, order: u8, (index, value): (usize, u64)) -> bool {
+    pub(crate) fn shelve(
+        &self,
+        shelf: &mut Shelf,
+        pfn: Pfn,
+        order: u8,
+        (index, value): (usize, u64),
+    ) -> bool {
         let (area, child) = (index / CHILDREN as usize, index as u32 % CHILDREN);
         let offset = pfn.get() as u32 & (word::FRAMES - 1);
         let books = self.node(1, area).load(Relaxed);
         let block = pfn.get() - self.span().start().get();
-        if books & (node::HOLED | node::ISOLATED) != 0 || block >> CLASS != 0 || node::is_owned(books, child) {
+        if books & (node::HOLED | node::ISOLATED) != 0 || block >> CLASS != 0 || node::is_owned(books, child)
+        {
             return false;
         }
         let at = self.word(index);

@@ -273,6 +273,24 @@ fn an_area_goes_up_or_is_found_later() {
     });
 }
 
+/// As above, but the area still advertises all of itself: the free need not tell the node above, and the search lowers
+/// what that says.
+#[test]
+fn an_area_that_tells_nobody_is_found_later() {
+    model(|| {
+        let zone = zone(512, 512);
+        let block = alloc(&zone, 8).unwrap();
+        zone.free(block, order(8)).unwrap();
+        let block = alloc(&zone, 8).unwrap();
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || other.free(block, order(8)).unwrap());
+        let area = alloc(&zone, 9);
+        peer.join().unwrap();
+        zone.audit().unwrap();
+        assert!(area.is_some() || alloc(&zone, 9).is_some());
+    });
+}
+
 /// Of two frees of one block exactly one succeeds.
 #[test]
 fn a_double_free_has_one_winner() {
