@@ -1,7 +1,8 @@
 //! The packed store beside what it is made of: the bare codec, a memory copy, and zsmalloc's classes.
 //!
 //! Every figure is a ratio within one run: the two sides take turns, each side's time is the processor time of its
-//! thread, and the median of the rounds counts. `cargo bench --bench store`; `-- --test` runs each part once.
+//! thread, and the median of the rounds counts. `cargo bench --bench store`; `-- --test` runs each part once, `-- raw` one
+//! part alone.
 
 #[path = "../crates/pnode-compress/tests/support/lent.rs"]
 #[allow(unused)]
@@ -21,7 +22,7 @@ use std::sync::Barrier;
 
 use lent::Lent;
 use pnode::compress::codec::{Codec, Scratch, Tag, decode, encode};
-use pnode::compress::store::{Checksums, Compaction, Config, Slot};
+use pnode::compress::store::{Checksums, Compaction, Config, Incoming, Slot};
 
 const PAGE: usize = 4096;
 const PAGES: usize = 2560;
@@ -50,6 +51,11 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
+/// The median of the rounds' ratios: what else the machine does in a round slows both sides of it.
+fn ratio(times: &[f64], of: &[f64]) -> f64 {
+    median(times.iter().zip(of).map(|(time, of)| time / of).collect())
+}
+
 /// Pages as a program has them: records, pointers, text, numbers, almost empty ones.
 fn corpus() -> Vec<u8> {
     ["slab", "ptrs", "json", "f64", "sparse"].map(|kind| synth::corpus(kind, PAGES / 5)).concat()
@@ -59,19 +65,34 @@ fn report(what: &str, ratio: f64, target: f64, note: &str) {
     println!("{what:42} {ratio:7.3}   (target {target})  {note}");
 }
 
+/// The parts of the bench, by the name that runs one of them alone.
+const PARTS: [&str; 4] = ["codec", "raw", "workers", "density"];
+
 fn main() {
-    let smoke = std::env::args().any(|arg| arg == "--test") || !std::env::args().any(|arg| arg == "--bench");
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let said = |name: &str| arguments.iter().any(|argument| argument == name);
+    let smoke = said("--test") || !said("--bench");
+    let some = PARTS.iter().any(|part| said(part));
+    let wanted = |part: &str| !some || said(part);
     let rounds = if smoke { 1 } else { 41 };
     println!("ratios in one run, median of {rounds} rounds, {PAGES} pages of 4 KiB");
     for checksums in [Checksums::On, Checksums::Off] {
         println!("\nchecksums {checksums:?}");
-        codec_and_store(checksums, rounds);
-        raw_and_free(checksums, rounds.min(15));
+        if wanted("codec") {
+            codec_and_store(checksums, rounds);
+        }
+        if wanted("raw") {
+            raw_and_free(checksums, rounds.min(15));
+        }
     }
-    println!("\ntwo workers");
-    two_workers(rounds.min(15));
-    println!("\npool bytes for a payload byte, 12,000 objects of real sizes");
-    density(smoke);
+    if wanted("workers") {
+        println!("\ntwo workers");
+        two_workers(rounds.min(15));
+    }
+    if wanted("density") {
+        println!("\npool bytes for a payload byte, 12,000 objects of real sizes");
+        density(smoke);
+    }
 }
 
 /// Store against encode, load against decode, over the same pages.
@@ -92,7 +113,11 @@ fn codec_and_store(checksums: Checksums, rounds: usize) {
         places.push((object.tag(), bare.len(), object.len()));
         bare.extend_from_slice(&buffer[..object.len()]);
     }
-    let mut times = [const { Vec::new() }; 4];
+    let mut shuffled: Vec<usize> = (0..PAGES).collect();
+    let mut mix = synth::Mix::new(3);
+    (1..PAGES).rev().for_each(|i| shuffled.swap(i, mix.below(i as u64 + 1) as usize));
+    let mut loaded = vec![0; pages.len()];
+    let mut times = [const { Vec::new() }; 8];
     for _ in 0..rounds {
         times[0].push(time(|| {
             for page in pages.chunks_exact(PAGE) {
@@ -117,15 +142,41 @@ fn codec_and_store(checksums: Checksums, rounds: usize) {
             }
         }));
     }
+    for _ in 0..rounds {
+        times[4].push(time(|| {
+            for &page in &shuffled {
+                let (tag, start, len) = places[page];
+                decode(tag, &bare[start..start + len], &mut out, &mut scratch).unwrap();
+                black_box(&mut out);
+            }
+        }));
+        times[5].push(time(|| {
+            for &slot in &shuffled {
+                worker.load(Slot::new(slot as u32), &mut out).unwrap();
+                black_box(&mut out);
+            }
+        }));
+        times[6].push(time(|| {
+            let pages = (0..).map(Slot::new).zip(pages.chunks_exact(PAGE));
+            worker.store_batch(pages, |_, stored| assert!(stored.is_ok()));
+        }));
+        times[7].push(time(|| {
+            let slots = shuffled.iter().map(|&slot| Slot::new(slot as u32));
+            worker.load_batch(slots.zip(loaded.chunks_exact_mut(PAGE)), |_, loaded| loaded.unwrap());
+        }));
+    }
     for (slot, page) in pages.chunks_exact(PAGE).enumerate() {
         worker.load(Slot::new(slot as u32), &mut out).unwrap();
         assert!(page == out, "slot {slot}");
     }
     store.audit().unwrap();
-    let [encode, put, decode, load] = times.map(median);
-    let ns = |total: f64| format!("{:.0} ns a page", total / PAGES as f64);
-    report("store (replacing), of the bare encoder", encode / put, 0.93, &ns(put));
-    report("load, of the bare decoder", decode / load, 0.92, &ns(load));
+    let [encode, put, decode, load, shuffled_decode, shuffled_load, batch_put, batch_load] = &times;
+    let ns = |times: &[f64]| format!("{:.0} ns a page", median(times.to_vec()) / PAGES as f64);
+    report("store (replacing), of the bare encoder", ratio(encode, put), 0.93, &ns(put));
+    report("load in slot order, of the bare decoder", ratio(decode, load), 0.92, &ns(load));
+    report("load in any order, likewise", ratio(shuffled_decode, shuffled_load), 0.92, &ns(shuffled_load));
+    report("batch store", ratio(encode, batch_put), 0.93, &ns(batch_put));
+    report("batch load in any order", ratio(shuffled_decode, batch_load), 0.92, &ns(batch_load));
 }
 
 /// Raw pages against a streaming copy, and a removal against the copy of a page.
@@ -141,7 +192,7 @@ fn raw_and_free(checksums: Checksums, rounds: usize) {
     let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
     let mut copy = vec![0; pages.len()];
     let raw = Tag::plain(Codec::Raw);
-    let mut times = [const { Vec::new() }; 4];
+    let mut times = [const { Vec::new() }; 8];
     for _ in 0..rounds {
         times[0].push(time(|| {
             for (from, to) in pages.chunks_exact(PAGE).zip(copy.chunks_exact_mut(PAGE)) {
@@ -166,15 +217,34 @@ fn raw_and_free(checksums: Checksums, rounds: usize) {
         }));
         assert!(pages == copy);
     }
-    let [copy, put, load, free] = times.map(median);
-    report("raw page store, of a streaming copy", copy / put, 0.75, "");
-    report("raw page load, of a streaming copy", copy / load, 0.75, "");
-    report(
-        "free, of copying a page (lower is better)",
-        free / copy,
-        0.15,
-        &format!("{:.0} ns", free / count as f64),
-    );
+    for _ in 0..rounds {
+        times[7].push(time(|| {
+            for (from, to) in pages.chunks_exact(PAGE).zip(copy.chunks_exact_mut(PAGE)) {
+                to.copy_from_slice(from);
+                black_box(to);
+            }
+        }));
+        times[4].push(time(|| {
+            let pages = pages.chunks_exact(PAGE).map(|page| Incoming::Encoded(raw, page));
+            worker.store_batch((0..).map(Slot::new).zip(pages), |_, stored| assert!(stored.is_ok()));
+        }));
+        times[5].push(time(|| {
+            let pages = copy.chunks_exact_mut(PAGE);
+            worker.load_batch((0..).map(Slot::new).zip(pages), |_, loaded| loaded.unwrap());
+        }));
+        times[6].push(time(|| {
+            store.remove_batch((0..count as u32).map(Slot::new), |_, removed| removed.unwrap());
+        }));
+        assert!(pages == copy);
+    }
+    let [copy, put, load, free, batch_put, batch_load, batch_free, batch_copy] = &times;
+    let ns = |times: &[f64]| format!("{:.0} ns", median(times.to_vec()) / count as f64);
+    report("raw page store, of a streaming copy", ratio(copy, put), 0.75, &ns(put));
+    report("raw page load, of a streaming copy", ratio(copy, load), 0.75, &ns(load));
+    report("batch store of raw pages", ratio(batch_copy, batch_put), 0.75, &ns(batch_put));
+    report("batch load of raw pages", ratio(batch_copy, batch_load), 0.75, &ns(batch_load));
+    report("free, of copying a page (lower is better)", ratio(free, copy), 0.15, &ns(free));
+    report("batch free (lower is better)", ratio(batch_free, batch_copy), 0.15, &ns(batch_free));
 }
 
 /// Two workers against one, each with its own pages and shard.

@@ -12,55 +12,37 @@ pub(crate) struct Holes {
 }
 
 impl Holes {
+    /// The one hole of a block of `places` granules that are all free.
+    pub(crate) fn whole(places: u32) -> Self {
+        Self { best: Some((0, places)), largest: places, second: 0 }
+    }
+
     /// The holes of a bitmap, of which those of at least `want` granules are candidates for `best`.
     #[inline]
     pub(crate) fn find(words: impl Iterator<Item = u64>, want: u32) -> Self {
-        let mut holes = Self::default();
-        let (mut start, mut open) = (0, 0);
-        for (i, word) in words.enumerate() {
-            let base = i as u32 * 64;
-            if word == u64::MAX {
-                holes.add(start, open, want);
-                open = 0;
-                continue;
-            }
-            // `word` is shifted down as its runs are consumed; `left` bits of it are still unread.
-            let (mut word, mut left) = (word, 64);
-            while left > 0 {
-                let zeros = word.trailing_zeros().min(left);
-                if zeros > 0 {
-                    if open == 0 {
-                        start = base + 64 - left;
+        let mut search = Search { want, best: NO_HOLE, holes: Self::default() };
+        // Before the first granule all counts as held, so that every hole has a first and a last edge.
+        let (mut before, mut start, mut base) = (1, None, 0);
+        for word in words {
+            let mut edges = word ^ (word << 1 | before);
+            before = word >> 63;
+            while edges != 0 {
+                let at = base + edges.trailing_zeros();
+                edges &= edges - 1;
+                start = match start {
+                    None => Some(at),
+                    Some(start) => {
+                        search.add(start, at - start);
+                        None
                     }
-                    open += zeros;
-                    left -= zeros;
-                    if left == 0 {
-                        break;
-                    }
-                    word >>= zeros;
-                }
-                holes.add(start, open, want);
-                open = 0;
-                let ones = word.trailing_ones().min(left);
-                left -= ones;
-                word = word.checked_shr(ones).unwrap_or(0);
+                };
             }
+            base += 64;
         }
-        holes.add(start, open, want);
-        holes
-    }
-
-    #[inline]
-    fn add(&mut self, start: u32, granules: u32, want: u32) {
-        if granules > self.largest {
-            self.second = self.largest;
-            self.largest = granules;
-        } else if granules > self.second {
-            self.second = granules;
+        if let Some(start) = start {
+            search.add(start, base - start);
         }
-        if granules >= want && granules > 0 && self.best.is_none_or(|(_, best)| granules < best) {
-            self.best = Some((start, granules));
-        }
+        search.finish()
     }
 
     /// The largest hole that is left once `taken` granules of `best` are held.
@@ -72,13 +54,41 @@ impl Holes {
     }
 }
 
+/// Longer than any hole.
+const NO_HOLE: (u32, u32) = (0, u32::MAX);
+
+/// A walk over the holes. Each step goes without a branch: whether a hole is better than the last is anybody's guess.
+struct Search {
+    want: u32,
+    best: (u32, u32),
+    holes: Holes,
+}
+
+impl Search {
+    #[inline(always)]
+    fn add(&mut self, start: u32, granules: u32) {
+        let Holes { largest, second, .. } = &mut self.holes;
+        *second = (*second).max((*largest).min(granules));
+        *largest = (*largest).max(granules);
+        let better = granules >= self.want && granules < self.best.1;
+        self.best = if better { (start, granules) } else { self.best };
+    }
+
+    #[inline(always)]
+    fn finish(self) -> Holes {
+        Holes { best: (self.best != NO_HOLE).then_some(self.best), ..self.holes }
+    }
+}
+
 /// The part of a run of granules that lies in one bitmap word: the word's index and the mask.
 pub(crate) fn masks(first: u32, granules: u32) -> impl Iterator<Item = (u32, u64)> + Clone {
-    let end = first + granules;
-    (first / 64..end.div_ceil(64)).map(move |word| {
-        let low = first.max(word * 64) - word * 64;
-        let high = end.min(word * 64 + 64) - word * 64;
-        (word, (u64::MAX >> (64 - (high - low))) << low)
+    let (mut word, mut low, mut left) = (first / 64, first % 64, granules);
+    core::iter::from_fn(move || {
+        let here = left.min(64 - low);
+        let mask = u64::MAX.checked_shr(64 - here)? << low;
+        let found = (word, mask);
+        (word, low, left) = (word + 1, 0, left - here);
+        Some(found)
     })
 }
 

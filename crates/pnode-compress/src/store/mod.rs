@@ -51,6 +51,7 @@
 //! ```
 
 mod audit;
+mod batch;
 mod checksum;
 mod compact;
 mod entry;
@@ -64,6 +65,7 @@ mod sweep;
 mod worker;
 
 pub use audit::AuditError;
+pub use batch::Incoming;
 pub use compact::{Compaction, Progress};
 pub use error::{Damage, LoadError, RemoveError, StoreError};
 pub use shape::{BlockSize, Checksums, Config, ConfigError};
@@ -82,6 +84,7 @@ use entry::{Entry, Kind};
 use pool::{Claim, New, Pool};
 use shape::Shape;
 use shard::{Growth, Limit};
+use worker::Ready;
 
 /// The number of a page in a store, 0 to one below [`Config`]'s slots.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,6 +181,12 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     ///
     /// [`RemoveError`] if there is no such page.
     pub fn remove(&self, slot: Slot) -> Result<(), RemoveError> {
+        self.take_out(slot).map(|entry| self.recount(self.home_of(entry), entry, Entry::EMPTY))
+    }
+
+    /// Removes the page in `slot` without counting it, and returns its entry.
+    #[inline]
+    fn take_out(&self, slot: Slot) -> Result<Entry, RemoveError> {
         let mut seen = self.pool.entry(slot.0).ok_or(RemoveError::NoSlot { slot })?;
         loop {
             if seen.kind() == Kind::Empty || seen.is_dying() {
@@ -190,9 +199,8 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
             };
             match outcome {
                 Ok(claim) => {
-                    self.recount(self.home_of(seen), seen, Entry::EMPTY);
                     claim.into_iter().for_each(|claim| self.release(claim));
-                    return Ok(());
+                    return Ok(seen);
                 }
                 Err(now) => seen = now,
             }
@@ -262,13 +270,20 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         self.pool.into_frames()
     }
 
+    #[inline]
+    fn shard_number(&self, block: u32) -> usize {
+        // There are at most as many shards as blocks, so their number fits; a narrow division is a quick one.
+        (block % self.shards.len() as u32) as usize
+    }
+
+    #[inline]
     fn shard_of(&self, block: u32) -> &'m Shard<L> {
-        &self.shards[block as usize % self.shards.len()]
+        &self.shards[self.shard_number(block)]
     }
 
     /// The shard of an entry's object; any shard for an entry that is no object.
     fn home_of(&self, entry: Entry) -> usize {
-        if entry.is_object() { self.pool.block_of(entry.place()) as usize % self.shards.len() } else { 0 }
+        if entry.is_object() { self.shard_number(self.pool.block_of(entry.place())) } else { 0 }
     }
 
     /// Claims room for an object of `len` bytes: in the shard `home`, or else in any.
@@ -279,6 +294,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
             .find_map(|shard| self.shards[shard % count].place(&self.pool, &self.limit, granules, growth))
     }
 
+    #[inline]
     fn release(&self, claim: Claim) {
         let block = self.pool.release(claim);
         self.shard_of(block).freed(&self.pool, block);
@@ -287,19 +303,24 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     /// Counts that an entry has turned from `old` into `new`. Only the sums over all shards mean anything, so what can be
     /// counted in one place is.
     fn recount(&self, home: usize, old: Entry, new: Entry) {
+        self.count(home, Change::of(old, new));
+    }
+
+    #[inline]
+    fn count(&self, home: usize, change: Change) {
         let tally = &self.shards[home].tally;
-        let bytes = |entry: Entry| if entry.is_object() { entry.len() as u64 } else { 0 };
-        let is = |yes: bool| u64::from(yes);
-        let inline = |entry: Entry| is(!entry.is_object() && entry != Entry::EMPTY);
-        for (part, less, more) in [
-            (&tally.bytes, bytes(old), bytes(new)),
-            (&tally.objects, is(old.is_object()), is(new.is_object())),
-            (&tally.inline, inline(old), inline(new)),
-        ] {
-            if less != more {
-                part.fetch_add(more.wrapping_sub(less), Ordering::Relaxed);
+        let Change { bytes, objects, inline } = change;
+        for (part, more) in [(&tally.bytes, bytes), (&tally.objects, objects), (&tally.inline, inline)] {
+            if more != 0 {
+                part.fetch_add(more, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Puts what a worker has written into its slot.
+    fn publish(&self, home: usize, ready: Ready) -> Result<Stored, StoreError> {
+        let (slot, stored) = (ready.slot(), ready.stored());
+        self.put(home, slot, ready.into_new()).map(|()| stored)
     }
 
     /// Puts `new` into a slot and frees what it held.
@@ -330,6 +351,36 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
                 }
             }
         }
+    }
+}
+
+/// By how much the counters of a store change, modulo 2^64.
+#[derive(Clone, Copy)]
+struct Change {
+    bytes: u64,
+    objects: u64,
+    inline: u64,
+}
+
+impl Change {
+    const NONE: Self = Self { bytes: 0, objects: 0, inline: 0 };
+
+    /// The change when an entry turns from `old` into `new`.
+    fn of(old: Entry, new: Entry) -> Self {
+        let bytes = |entry: Entry| if entry.is_object() { entry.len() as u64 } else { 0 };
+        let object = |entry: Entry| u64::from(entry.is_object());
+        let inline = |entry: Entry| u64::from(!entry.is_object() && entry != Entry::EMPTY);
+        Self {
+            bytes: bytes(new).wrapping_sub(bytes(old)),
+            objects: object(new).wrapping_sub(object(old)),
+            inline: inline(new).wrapping_sub(inline(old)),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+        self.objects = self.objects.wrapping_add(other.objects);
+        self.inline = self.inline.wrapping_add(other.inline);
     }
 }
 

@@ -32,7 +32,7 @@ use pnode_core::{FrameRange, MigrateType, Order, Pfn};
 
 use super::entry::{Entry, GRANULE, Inline};
 use super::holes::{Holes, masks};
-use super::shape::{ConfigError, Shape};
+use super::shape::{Checksums, ConfigError, Shape};
 use crate::codec::Tag;
 use crate::memory::FrameMemory;
 
@@ -279,6 +279,22 @@ impl<'m, P: FrameMemory> Pool<'m, P> {
         Some(Entry::from_bits(self.entries.get(slot as usize)?.load(Ordering::Relaxed)))
     }
 
+    /// Asks for the bytes of a page that is likely to be read soon, whatever it is by then.
+    #[inline]
+    pub(crate) fn expect(&self, slot: u32) {
+        let Some(entry) = self.entry(slot).filter(|entry| entry.is_object()) else { return };
+        if self.shape.checksums == Checksums::Off && entry.len() == self.shape.page.bytes() {
+            // A plain copy keeps memory as busy as can be, and is only disturbed.
+            return;
+        }
+        let Some((range, offset)) = self.locate(entry.place(), self.shape.granules(entry.len())) else {
+            return;
+        };
+        if let Some(base) = self.frames.address(range) {
+            prefetch(base.as_ptr().wrapping_add(offset), entry.len());
+        }
+    }
+
     /// Pins the object of `seen`, or says what the entry is by now.
     #[inline]
     pub(crate) fn pin(&self, slot: u32, seen: Entry, age: u8) -> Result<Pin<'_, 'm, P>, Entry> {
@@ -363,6 +379,25 @@ impl<'m, P: FrameMemory> Pool<'m, P> {
     }
 }
 
+/// Asks for the bytes that are about to be read: an object lies at no place that a core could guess from the one before.
+#[inline(always)]
+fn prefetch(start: *const u8, len: usize) {
+    for offset in (0..len).step_by(64) {
+        let line = start.wrapping_add(offset);
+        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        // SAFETY: a prefetch changes nothing that the program can see, and does not fault whatever the address.
+        unsafe {
+            core::arch::asm!("prefetcht0 [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+        // SAFETY: as above.
+        unsafe {
+            core::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+        }
+        let _ = line;
+    }
+}
+
 /// What an entry is to become.
 ///
 /// # Invariants
@@ -402,7 +437,7 @@ impl<P: FrameMemory> Pin<'_, '_, P> {
         self.entry
     }
 
-    /// The object's bytes, checksum first; `None` if its memory is not mapped any more.
+    /// The object's bytes and then its checksum; `None` if its memory is not mapped any more.
     #[inline]
     pub(crate) fn read<R>(&self, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let len = self.entry.len() + self.pool.shape.checksum_bytes();

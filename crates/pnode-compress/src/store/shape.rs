@@ -39,7 +39,7 @@ impl fmt::Debug for BlockSize {
     }
 }
 
-/// Whether each object carries a checksum of four bytes, which is verified before the object is decoded.
+/// Whether each object carries a checksum of four bytes, which is verified when the object is loaded or moved on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Checksums {
     /// Damage is noticed, but for one chance in four thousand million.

@@ -12,6 +12,7 @@ use core::fmt;
 
 use pnode_core::sync::{AtomicU32, AtomicU64, Lock, Ordering, RawLock, SpinLock};
 
+use super::holes::Holes;
 use super::pool::{Claim, Pool};
 use crate::memory::FrameMemory;
 
@@ -211,7 +212,10 @@ impl Bins {
     fn fit<P: FrameMemory>(&mut self, pool: &Pool<'_, P>, granules: u32) -> Option<Claim> {
         while let Some(bin) = self.first_from(bin_for(granules)) {
             let block = self.head(bin);
-            let holes = pool.holes(block, granules);
+            let places = pool.shape.places();
+            // By the lock an empty block stays empty, and it is alone in its bin.
+            let holes =
+                if bin == bin_of(places) { Holes::whole(places) } else { pool.holes(block, granules) };
             let claim = holes.best.and_then(|(start, _)| pool.claim(block, start, granules));
             let left = if claim.is_some() { holes.largest_after(granules) } else { holes.largest };
             self.relink(pool, block, bin_of(left));

@@ -71,8 +71,10 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     ///
     /// Blocks are looked at again once for all that was removed from them, so this costs less than it seems.
     pub fn remove_range(&self, slots: Range<u32>) -> u32 {
+        let mut count = 0;
         let slots = slots.start..slots.end.min(self.slots());
-        slots.fold(0, |removed, slot| removed + u32::from(self.remove(Slot::new(slot)).is_ok()))
+        self.remove_batch(slots.map(Slot::new), |_, removed| count += u32::from(removed.is_ok()));
+        count
     }
 
     /// Pins the object of a page for a sweep, if it is one of at least `min_age` that nobody else uses.

@@ -4,7 +4,7 @@ use core::fmt;
 
 use pnode_core::sync::{RawLock, SpinLock, spin_loop};
 
-use super::checksum::checksum;
+use super::checksum::{checksum, copy};
 use super::entry::{Entry, Inline, Kind};
 use super::error::{Damage, LoadError, StoreError};
 use super::pool::{New, Pin, Unpinned};
@@ -19,6 +19,8 @@ pub struct Worker<'s, 'm, P: FrameMemory, L: RawLock = SpinLock> {
     home: usize,
     scratch: &'s mut Scratch,
     buffer: &'s mut [u8],
+    /// The slot after the one that was loaded last.
+    next: u32,
 }
 
 /// How a page was stored.
@@ -37,6 +39,28 @@ impl Stored {
     /// The bytes of the object in the pool; 0 for a page that repeats a word and lies in its entry.
     pub const fn bytes(self) -> usize {
         self.len
+    }
+}
+
+/// A page that was written to the pool, and that its slot does not hold yet.
+#[must_use = "the room of a page that is not published is lost"]
+pub(super) struct Ready {
+    slot: Slot,
+    new: New,
+    stored: Stored,
+}
+
+impl Ready {
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    pub(super) fn stored(&self) -> Stored {
+        self.stored
+    }
+
+    pub(super) fn into_new(self) -> New {
+        self.new
     }
 }
 
@@ -90,7 +114,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
             return Err(WorkerError::NoShard { shard, shards: self.shards.len() });
         }
         let buffer = buffer.get_mut(..needed).ok_or(WorkerError::BufferTooShort { bytes, needed })?;
-        Ok(Worker { store: self, home: shard, scratch, buffer })
+        Ok(Worker { store: self, home: shard, scratch, buffer, next: 0 })
     }
 }
 
@@ -106,6 +130,24 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
     ///
     /// [`StoreError`]; the slot then holds what it held.
     pub fn store(&mut self, slot: Slot, page: &[u8]) -> Result<Stored, StoreError> {
+        let ready = self.encode(slot, page)?;
+        self.store.publish(self.home, ready)
+    }
+
+    /// Keeps a page that was encoded elsewhere: by a device, or by this store before it was written back.
+    ///
+    /// The bytes are not decoded here. If they are no encoding of a page, loading the page says so.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; the slot then holds what it held.
+    pub fn store_encoded(&mut self, slot: Slot, tag: Tag, object: &[u8]) -> Result<Stored, StoreError> {
+        let ready = self.take(slot, tag, object)?;
+        self.store.publish(self.home, ready)
+    }
+
+    /// Encodes a page and writes it to the pool, for `slot`.
+    pub(super) fn encode(&mut self, slot: Slot, page: &[u8]) -> Result<Ready, StoreError> {
         let size = self.store.page_size();
         if slot.get() >= self.store.slots() {
             return Err(StoreError::NoSlot { slot });
@@ -117,43 +159,34 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
         // Without room for a raw page, one that does not compress is copied once, from where it is to the pool.
         let room = size.bytes() - 1;
         match codec::encode(page, &mut self.buffer[..room], self.scratch) {
-            Ok(object) => self.put(slot, object.tag(), &self.buffer[..object.len()]),
-            Err(EncodeError::TooLarge { .. }) => self.put(slot, Tag::plain(Codec::Raw), page),
+            Ok(object) => self.write(slot, object.tag(), &self.buffer[..object.len()]),
+            Err(EncodeError::TooLarge { .. }) => self.write(slot, Tag::plain(Codec::Raw), page),
             Err(_) => Err(wrong),
         }
     }
 
-    /// Keeps a page that was encoded elsewhere: by a device, or by this store before it was written back.
-    ///
-    /// The bytes are not decoded here. If they are no encoding of a page, loading the page says so.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; the slot then holds what it held.
-    pub fn store_encoded(&mut self, slot: Slot, tag: Tag, object: &[u8]) -> Result<Stored, StoreError> {
+    /// Writes an object to the pool, for `slot`.
+    pub(super) fn take(&self, slot: Slot, tag: Tag, object: &[u8]) -> Result<Ready, StoreError> {
         if slot.get() >= self.store.slots() {
             return Err(StoreError::NoSlot { slot });
         }
         if object.is_empty() || object.len() > self.store.page_size().bytes() {
             return Err(StoreError::PageLength { bytes: object.len(), page: self.store.page_size() });
         }
-        self.put(slot, tag, object)
+        self.write(slot, tag, object)
     }
 
-    /// Keeps an object in `slot`.
-    fn put(&self, slot: Slot, tag: Tag, object: &[u8]) -> Result<Stored, StoreError> {
+    fn write(&self, slot: Slot, tag: Tag, object: &[u8]) -> Result<Ready, StoreError> {
         let (store, len) = (self.store, object.len());
         if tag.codec() == Codec::Same {
             let word = object.try_into().ok().map(u64::from_ne_bytes);
             if let Some(inline) = word.and_then(Inline::new) {
-                store.put(self.home, slot, New::inline(inline))?;
-                return Ok(Stored { tag, len: 0 });
+                return Ok(Ready { slot, new: New::inline(inline), stored: Stored { tag, len: 0 } });
             }
         }
         let new =
             store.write(self.home, tag, object, Growth::Allowed, 0).ok_or(StoreError::Full { bytes: len })?;
-        store.put(self.home, slot, new)?;
-        Ok(Stored { tag, len })
+        Ok(Ready { slot, new, stored: Stored { tag, len } })
     }
 
     pub(super) fn home(&self) -> usize {
@@ -170,6 +203,15 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
     ///
     /// [`LoadError`]; a damaged object is an error of its own page only.
     pub fn load(&mut self, slot: Slot, page: &mut [u8]) -> Result<(), LoadError> {
+        let next = slot.get().wrapping_add(1);
+        if core::mem::replace(&mut self.next, next) == slot.get() {
+            // One page after the other: what the next one needs comes while this one is decoded.
+            self.store.expect(Slot::new(next));
+        }
+        self.load_page(slot, page)
+    }
+
+    pub(super) fn load_page(&mut self, slot: Slot, page: &mut [u8]) -> Result<(), LoadError> {
         let store = self.store;
         let size = store.page_size();
         if page.len() != size.bytes() {
@@ -198,9 +240,17 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
     ) -> Result<(), LoadError> {
         let damaged = |damage| LoadError::Damaged { slot, damage };
         let tag = pin.entry().tag().ok_or(damaged(Damage::Entry))?;
+        let len = pin.entry().len();
         let read = pin.read(|object| {
+            let (bytes, sum) = object.split_at(len);
+            // A page that is as it was is verified while it is copied.
+            if tag.codec() == Codec::Raw && !sum.is_empty() && len == page.len() {
+                return match copy(bytes, page).to_le_bytes() == sum {
+                    true => Ok(()),
+                    false => Err(damaged(Damage::Checksum)),
+                };
+            }
             // The checksum comes second, when the bytes are in the nearest cache; the decoder takes any bytes.
-            let bytes = &object[self.store.pool.shape.checksum_bytes()..];
             let decoded = codec::decode(tag, bytes, page, self.scratch);
             self.store.verify(object).ok_or(damaged(Damage::Checksum))?;
             decoded.map_err(|error| damaged(Damage::Encoding(error)))
@@ -256,18 +306,26 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     pub(super) fn write(&self, home: usize, tag: Tag, bytes: &[u8], growth: Growth, age: u8) -> Option<New> {
         let shape = &self.pool.shape;
         let mut claim = self.place(home, bytes.len(), growth)?;
-        let header = shape.checksum_bytes();
-        let written = self.pool.write(&mut claim, header + bytes.len(), |place| {
+        let len = bytes.len();
+        let written = self.pool.write(&mut claim, len + shape.checksum_bytes(), |place| {
             if shape.checksums == Checksums::On {
-                place[..header].copy_from_slice(&checksum(bytes).to_le_bytes());
+                let sum = copy(bytes, place);
+                place[len..].copy_from_slice(&sum.to_le_bytes());
+            } else {
+                place.copy_from_slice(bytes);
             }
-            place[header..].copy_from_slice(bytes);
         });
         let new = match written {
             Some(()) => self.pool.object(claim, tag, bytes.len(), age),
             None => Err(claim),
         };
         new.map_err(|claim| self.release(claim)).ok()
+    }
+
+    /// Asks for what a load of `slot` will need.
+    #[inline]
+    pub(super) fn expect(&self, slot: Slot) {
+        self.pool.expect(slot.get());
     }
 
     pub(super) fn unpin(&self, pin: Pin<'_, 'm, P>) {
@@ -281,7 +339,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         if self.pool.shape.checksums == Checksums::Off {
             return Some(object);
         }
-        let (sum, bytes) = object.split_first_chunk::<4>()?;
+        let (bytes, sum) = object.split_last_chunk::<4>()?;
         (u32::from_le_bytes(*sum) == checksum(bytes)).then_some(bytes)
     }
 }
