@@ -143,6 +143,56 @@ int pnode_stats(struct pnode_node *node, struct pnode_stats *stats);
 /* Checks the node's allocator from end to end; -EUCLEAN if it finds it inconsistent. */
 int pnode_audit(struct pnode_node *node);
 
+/* Compressed pages in frames of a node. */
+struct pnode_store;
+
+/* With checksums, damage to a page is noticed when it is loaded. */
+enum pnode_checksums {
+	PNODE_CHECKSUMS_OFF = 0,
+	PNODE_CHECKSUMS_ON = 1,
+};
+
+struct pnode_store_stats {
+	u64 pages;
+	/* Of these, pages that repeat a word and take no frame. */
+	u64 same_pages;
+	/* The bytes of all pages, and of all that they were compressed to. */
+	u64 original_bytes;
+	u64 compressed_bytes;
+	/* What the store takes of the node, and of the kernel's memory beside it. */
+	u64 pool_bytes;
+	u64 metadata_bytes;
+};
+
+/*
+ * A store for pages 0 to pages - 1 of PAGE_SIZE bytes, in at most `frames`
+ * frames of the node, which it takes when it needs them. It keeps the node from
+ * being given up. Sleeps.
+ */
+int pnode_store_create(struct pnode_node *node, u32 pages, u64 frames, u32 checksums,
+		       struct pnode_store **store);
+/* Gives every page up. Sleeps. */
+void pnode_store_destroy(struct pnode_store *store);
+/*
+ * Keeps a copy of a page, in place of the one that had the slot. The page must
+ * not change meanwhile. -ENOSPC if the store or the node is full, -EBUSY if the
+ * old page is being loaded for long; the slot then has what it had. Sleeps.
+ */
+int pnode_store_save(struct pnode_store *store, u32 slot, const void *page);
+/*
+ * Copies a page out, which stays stored. -ENODATA if the slot is empty, -EUCLEAN
+ * if the page is damaged; `page` then holds anything. Sleeps.
+ */
+int pnode_store_load(struct pnode_store *store, u32 slot, void *page);
+/* Gives a page up. -ENODATA if the slot is empty. */
+int pnode_store_remove(struct pnode_store *store, u32 slot);
+/*
+ * Moves about `bytes` bytes of what is stored closer together, and gives the
+ * node back what becomes empty: `freed` frames. Sleeps.
+ */
+int pnode_store_compact(struct pnode_store *store, u64 bytes, u64 *freed);
+int pnode_store_stats(struct pnode_store *store, struct pnode_store_stats *stats);
+
 /*
  * Tests private nodes on the frames of `range`, whose contents are lost, in a
  * space of its own, with a report in KTAP. 0 if all passed. Sleeps.

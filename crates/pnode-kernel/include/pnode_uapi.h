@@ -33,9 +33,28 @@ struct pnode_span {
 	__u64 pages;
 };
 
+/*
+ * A disk of compressed pages in frames of the node: /dev/pnode_disk<node>, good
+ * for swap. 0 pages for none.
+ */
+struct pnode_disk_setup {
+	__u64 pages;
+	/* The most frames that the disk takes. */
+	__u64 frames;
+	/* 1 to notice damage to a page when it is read, 0 not to. */
+	__u32 checksums;
+	__u32 reserved;
+};
+
 /* Fills a struct pnode_query. */
 #define PNODE_IOC_QUERY	_IOR('p', 0xd0, struct pnode_query)
 /* Gives the pages of a span back; those that were never touched are skipped. */
 #define PNODE_IOC_FREE	_IOW('p', 0xd1, struct pnode_span)
+/*
+ * Makes the node's disk, EEXIST if there is one; or takes it away with all that
+ * is on it, EBUSY if it is open or swapped to. For administrators. When the
+ * device goes, its disk goes with it.
+ */
+#define PNODE_IOC_DISK	_IOW('p', 0xd2, struct pnode_disk_setup)
 
 #endif

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use pnode_buddy::ZoneError;
+use pnode_compress::store::ConfigError;
 use pnode_core::registry::{
     AdoptError, AllocError, OfflineError, OnlineError, RegisterError, Stale, StorageError, UnregisterError,
 };
@@ -33,6 +34,8 @@ impl Errno {
     pub const EINVAL: Self = Self(22);
     /// No id, slot or space is left.
     pub const ENOSPC: Self = Self(28);
+    /// There is no page.
+    pub const ENODATA: Self = Self(61);
     /// The handle is from an earlier life of the node.
     pub const ESTALE: Self = Self(116);
     /// The structure found itself inconsistent.
@@ -73,6 +76,7 @@ always! {
     Stale => ESTALE,
     AdoptError => EINVAL,
     FreeError => EINVAL,
+    ConfigError => EINVAL,
 }
 
 impl From<ZoneStorageError> for Errno {

@@ -6,6 +6,7 @@
 //! | [`Own`] | values in that memory, each allocation of which may fail |
 //! | [`Mapping`] | the frames of a device as bytes |
 //! | [`CpuZone`] | a zone with a cache for each CPU |
+//! | [`Desks`] | working memory for those who compress pages, one for each CPU |
 //! | [`storage`] | the metadata of a registry and of a zone |
 //! | [`selftest`] | private nodes tested on the frames of a device, with a report in KTAP |
 //! | [`c_interface`] | all of it as C sees it: the functions of `include/pnode.h` |
@@ -21,6 +22,7 @@
 mod buffer;
 pub mod c_interface;
 mod cpus;
+mod desks;
 mod errno;
 mod kernel;
 mod mapping;
@@ -31,6 +33,7 @@ pub mod storage;
 
 pub use buffer::Buffer;
 pub use cpus::{CpuSlot, CpuZone};
+pub use desks::Desks;
 pub use errno::Errno;
 pub use kernel::{Kernel, Level, NoMemory};
 pub use mapping::{Mapping, MappingError};

@@ -27,7 +27,7 @@ struct pnode_device {
 
 static struct pnode_space *pnode_space;
 static DEFINE_IDA(pnode_ids);
-static struct dentry *pnode_debugfs;
+struct dentry *pnode_debugfs;
 
 static int pnode_state_show(struct seq_file *seq, void *unused)
 {
@@ -151,3 +151,10 @@ EXPORT_SYMBOL_GPL(pnode_alloc);
 EXPORT_SYMBOL_GPL(pnode_free);
 EXPORT_SYMBOL_GPL(pnode_address);
 EXPORT_SYMBOL_GPL(pnode_stats);
+EXPORT_SYMBOL_GPL(pnode_store_create);
+EXPORT_SYMBOL_GPL(pnode_store_destroy);
+EXPORT_SYMBOL_GPL(pnode_store_save);
+EXPORT_SYMBOL_GPL(pnode_store_load);
+EXPORT_SYMBOL_GPL(pnode_store_remove);
+EXPORT_SYMBOL_GPL(pnode_store_compact);
+EXPORT_SYMBOL_GPL(pnode_store_stats);

@@ -10,6 +10,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/kref.h>
 #include <linux/miscdevice.h>
@@ -37,11 +38,13 @@ struct pnode_chardev {
 	char name[16];
 	u32 id;
 	struct kref ref;
-	/* Protects the two below. */
+	/* Protects the three below. */
 	struct mutex lock;
 	/* NULL once the device is gone. */
 	struct pnode_node *node;
 	struct list_head files;
+	/* NULL for none. */
+	struct pnode_disk *disk;
 };
 
 struct pnode_file {
@@ -226,6 +229,42 @@ static int pnode_file_free_span(struct pnode_file *file, const struct pnode_span
 	return rc;
 }
 
+static int pnode_file_disk(struct pnode_file *file, const struct pnode_disk_setup __user *from)
+{
+	struct pnode_chardev *dev = file->dev;
+	struct pnode_disk_setup setup;
+	struct pnode_disk *disk;
+	int rc = 0;
+
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	if (copy_from_user(&setup, from, sizeof(setup)))
+		return -EFAULT;
+	if (setup.pages > U32_MAX || setup.reserved)
+		return -EINVAL;
+	mutex_lock(&dev->lock);
+	if (!dev->node) {
+		rc = -ENODEV;
+	} else if (setup.pages) {
+		disk = dev->disk ? ERR_PTR(-EEXIST) :
+				   pnode_disk_add(dev->misc.parent, dev->id, dev->node, setup.pages, setup.frames,
+						  setup.checksums);
+		if (IS_ERR(disk))
+			rc = PTR_ERR(disk);
+		else
+			dev->disk = disk;
+	} else if (!dev->disk) {
+		rc = -ENXIO;
+	} else if (pnode_disk_is_open(dev->disk)) {
+		rc = -EBUSY;
+	} else {
+		pnode_disk_remove(dev->disk);
+		dev->disk = NULL;
+	}
+	mutex_unlock(&dev->lock);
+	return rc;
+}
+
 static long pnode_file_ioctl(struct file *filp, unsigned int command, unsigned long argument)
 {
 	switch (command) {
@@ -233,6 +272,8 @@ static long pnode_file_ioctl(struct file *filp, unsigned int command, unsigned l
 		return pnode_file_query(filp->private_data, (void __user *)argument);
 	case PNODE_IOC_FREE:
 		return pnode_file_free_span(filp->private_data, (void __user *)argument);
+	case PNODE_IOC_DISK:
+		return pnode_file_disk(filp->private_data, (void __user *)argument);
 	default:
 		return -ENOTTY;
 	}
@@ -282,6 +323,9 @@ void pnode_chardev_remove(struct pnode_chardev *dev)
 
 	misc_deregister(&dev->misc);
 	mutex_lock(&dev->lock);
+	if (dev->disk)
+		pnode_disk_remove(dev->disk);
+	dev->disk = NULL;
 	dev->node = NULL;
 	list_for_each_entry(file, &dev->files, link)
 		pnode_file_revoke(file);

@@ -1,14 +1,15 @@
 //! Symbols for the functions of the C interface.
 
 /// Defines the functions of `include/pnode.h` for `$kernel`, a unit value that implements [`Kernel`](crate::Kernel), and
-/// its types: `Space`, `Node`, `Grant`, `Range` and `Stats`.
+/// its types: `Space`, `Node`, `Grant`, `PageStore`, `Range`, `Stats` and `StoreStats`.
 #[macro_export]
 macro_rules! export_c_interface {
     ($kernel:path) => {
         type Space = $crate::c_interface::Space<$kernel>;
         type Node = $crate::c_interface::NodeHandle<$kernel>;
         type Grant = $crate::c_interface::GrantHandle<$kernel>;
-        use $crate::c_interface::{Range, Stats};
+        type PageStore = $crate::c_interface::StoreHandle<$kernel>;
+        use $crate::c_interface::{Range, Stats, StoreStats};
         use ::core::ffi::c_void;
 
         $crate::c_functions! {
@@ -29,6 +30,16 @@ macro_rules! export_c_interface {
                 = alloc_ordinary(space, preferred, order, pfn);
             fn pnode_stats(node: *mut Node, stats: *mut Stats) -> i32 = stats(node, stats);
             fn pnode_audit(node: *mut Node) -> i32 = audit(node);
+            fn pnode_store_create(
+                node: *mut Node, pages: u32, frames: u64, checksums: u32, store: *mut *mut PageStore
+            ) -> i32 = store_create($kernel, node, pages, frames, checksums, store);
+            fn pnode_store_destroy(store: *mut PageStore) -> () = store_destroy($kernel, store);
+            fn pnode_store_save(store: *mut PageStore, slot: u32, page: *const u8) -> i32 = store_save(store, slot, page);
+            fn pnode_store_load(store: *mut PageStore, slot: u32, page: *mut u8) -> i32 = store_load(store, slot, page);
+            fn pnode_store_remove(store: *mut PageStore, slot: u32) -> i32 = store_remove(store, slot);
+            fn pnode_store_compact(store: *mut PageStore, bytes: u64, freed: *mut u64) -> i32
+                = store_compact(store, bytes, freed);
+            fn pnode_store_stats(store: *mut PageStore, stats: *mut StoreStats) -> i32 = store_stats(store, stats);
             fn pnode_selftest(range: *const Range) -> i32 = selftest($kernel, range);
         }
     };

@@ -7,6 +7,7 @@
 use core::ptr::{self, NonNull};
 
 use pnode_buddy::Zone;
+use pnode_compress::memory::Mapped;
 use pnode_core::registry::Stale;
 use pnode_core::sync::{AtomicPtr, AtomicU32, Lock, Ordering};
 use pnode_core::{
@@ -58,7 +59,7 @@ pub(super) struct KnownRange<K: Kernel> {
 }
 
 /// A reference to a space that keeps it.
-struct Held<K: Kernel>(&'static Space<K>);
+pub(super) struct Held<K: Kernel>(&'static Space<K>);
 
 /// A reference that the borrow checker takes for permanent.
 ///
@@ -75,7 +76,7 @@ unsafe fn forever<T: ?Sized>(value: &T) -> &'static T {
 /// # Safety
 ///
 /// As [`forever`], and nobody else uses the value until after the last use of the result.
-unsafe fn forever_mut<T: ?Sized>(value: &mut T) -> &'static mut T {
+pub(super) unsafe fn forever_mut<T: ?Sized>(value: &mut T) -> &'static mut T {
     // SAFETY: by the caller.
     unsafe { &mut *ptr::from_mut(value) }
 }
@@ -277,6 +278,9 @@ impl<K: Kernel> FrameZone for KnownRange<K> {
     }
 }
 
+/// The frames of a node on a grant, with their bytes.
+pub(super) type Memory<K> = Mapped<Grant<'static, KnownRange<K>, <K as Kernel>::Lock>>;
+
 /// `struct pnode_node`: the owner of a private node on one range.
 pub struct NodeHandle<K: Kernel> {
     owner: Owner<'static, KnownRange<K>, K::Lock>,
@@ -291,6 +295,17 @@ impl<K: Kernel> NodeHandle<K> {
         // SAFETY: this node holds the space.
         let held = unsafe { Held::of(self.held.0) };
         Ok(room.fill(GrantHandle { grant, _held: held }))
+    }
+
+    /// The frames of the node on a grant of their own, with their bytes, for a store.
+    pub(super) fn memory(&self) -> Result<(Memory<K>, Held<K>), Errno> {
+        let grant = self.owner.grant()?;
+        let base = NonNull::new(self.range.base.load(Ordering::Acquire)).ok_or(Errno::ENODEV)?;
+        // SAFETY: the range is mapped from `base` on for as long as a node has it, which the grant keeps. Its zone hands a
+        // frame to one holder at a time, and clients keep to the frames that they hold, by the words of the header.
+        let memory = unsafe { Mapped::new(grant, base, self.range.frames, K::PAGE) };
+        // SAFETY: this node holds the space.
+        Ok((memory, unsafe { Held::of(self.held.0) }))
     }
 
     /// Closes the node and gives it up, or says that somebody still uses it.

@@ -7,11 +7,16 @@
 
 mod export;
 mod handles;
+mod store;
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
 pub use handles::{GrantHandle, NodeHandle, Space};
+pub use store::{
+    StoreHandle, StoreStats, store_compact, store_create, store_destroy, store_load, store_remove,
+    store_save, store_stats,
+};
 
 use pnode_core::{Features, FrameRange, MemoryClass, NodeId, Order, Pfn, Private, Reason, Request};
 
