@@ -90,6 +90,7 @@ fn simpler(case: &Case) -> Vec<Case> {
         Ask { preferred: plain.preferred, ..case.ask },
         Ask { depth: plain.depth, ..case.ask },
         Ask { order: plain.order, ..case.ask },
+        Ask { at: plain.at, ..case.ask },
     ] {
         cases.push(Case { ask, ..case.clone() });
     }

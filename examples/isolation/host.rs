@@ -35,6 +35,9 @@ impl FrameZone for Memory<'_> {
     fn span(&self) -> FrameRange {
         self.zones[self.own].span()
     }
+    fn alloc_at(&self, pfn: Pfn, order: Order, migrate: MigrateType) -> Result<(), FrameError> {
+        self.zones[self.own].alloc_at(pfn, order, migrate)
+    }
     fn free_frames(&self) -> u64 {
         self.zones[self.own].free_frames()
     }
@@ -50,6 +53,11 @@ impl FrameZone for Memory<'_> {
     fn used_frames(&self) -> u64 {
         self.zones[self.own].used_frames()
     }
+}
+
+/// The block at the end of a zone: that of order 0 is free as long as any is.
+fn last_block(zone: usize, order: Order) -> Pfn {
+    Pfn::new(zone as u64 * STRIDE + FRAMES - order.frames())
 }
 
 /// The zone that a frame is of, by its number alone.
@@ -176,19 +184,23 @@ impl<'m> Host<'m> {
         if ask.only == Only::ThisNode {
             request = request.this_node_only();
         }
+        let granted = |grant: &Grant<'m, Memory<'m>>| match ask.at {
+            Some(zone) => grant.alloc_at(last_block(zone, ask.order), request).ok(),
+            None => grant.alloc(request).ok(),
+        };
         let frame = match ask.right {
             Right::Anybody => self.serve_anybody(ask, request),
-            Right::Owner(node) => self.owner(node).and_then(|owner| owner.grant().ok()?.alloc(request).ok()),
-            Right::Holder(node) => self.held[node].as_ref().and_then(|grant| grant.alloc(request).ok()),
+            Right::Owner(node) => self.owner(node).and_then(|owner| granted(&owner.grant().ok()?)),
+            Right::Holder(node) => self.held[node].as_ref().and_then(granted),
             Right::FormerOwner(node) => {
                 let owner = match self.door {
                     Door::RightsById => self.former[node].as_ref().and(self.owner(node)),
                     _ => self.former[node].as_ref(),
                 };
-                owner.and_then(|owner| owner.grant().ok()?.alloc(request).ok())
+                owner.and_then(|owner| granted(&owner.grant().ok()?))
             }
             Right::Service(node, reason) => match self.nodes.grant(id(node), reason) {
-                Ok(grant) => grant.alloc(request).ok(),
+                Ok(grant) => granted(&grant),
                 Err(_) if self.door == Door::ServiceUsesOwnersGrant => self.lend(node, request),
                 Err(_) => None,
             },
@@ -234,6 +246,15 @@ impl<'m> Host<'m> {
             if let Some(frame) = lent.and_then(|node| self.lend(node, request)) {
                 return Some(frame);
             }
+        }
+        if let Some(zone) = ask.at {
+            let block = last_block(zone, ask.order);
+            return self.nodes.alloc_at(block, request).ok().or_else(|| match self.door {
+                Door::NumberIsConsent => self
+                    .owner(self.nodes.node_of(block)?.index())
+                    .and_then(|owner| owner.grant().ok()?.alloc_at(block, Request::order(ask.order)).ok()),
+                _ => None,
+            });
         }
         self.nodes.alloc(request).ok().or_else(|| {
             let lenders = (0..NODES).filter(private).filter(|node| match self.door {

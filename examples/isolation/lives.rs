@@ -41,8 +41,10 @@ pub(crate) fn asks() -> Vec<Ask> {
             asks.push(Ask { preferred: Some(node), only, ..Ask::plain(Right::Anybody) });
         }
         asks.push(Ask { mask: Some(1 << node), ..Ask::plain(Right::Anybody) });
+        asks.push(Ask { at: Some(node), ..Ask::plain(Right::Anybody) });
         for right in [Right::Owner(node), Right::FormerOwner(node), Right::Holder(node)] {
             asks.push(Ask::plain(right));
+            asks.extend((0..NODES).map(|zone| Ask { at: Some(zone), ..Ask::plain(right) }));
         }
         for reason in [Reason::Demotion, Reason::UserPolicy] {
             asks.push(Ask::plain(Right::Service(node, reason)));

@@ -118,13 +118,23 @@ impl Oracle {
         }
         let reachable = |zone: usize| {
             let node = self.node_of(zone)?;
+            if ask.at.is_some_and(|at| at != zone) {
+                return None;
+            }
             let rank = match ask.right {
                 Right::Anybody => {
                     let from = ask.preferred.unwrap_or(0);
-                    if from >= NODES || self.is_private(node) || ask.only == Only::ThisNode && node != from {
+                    // A block that is named by its number needs no node to start from.
+                    if ask.at.is_none() && from >= NODES
+                        || self.is_private(node)
+                        || ask.only == Only::ThisNode && node != from
+                    {
                         return None;
                     }
-                    (self.distance(from, node), (node + NODES - from) % NODES)
+                    match ask.at {
+                        Some(_) => (0, 0),
+                        None => (self.distance(from, node), (node + NODES - from) % NODES),
+                    }
                 }
                 _ => {
                     if !self.entitled(ask, node) || ask.preferred.is_some_and(|from| from != node) {

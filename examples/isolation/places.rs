@@ -54,7 +54,19 @@ pub(crate) fn asks() -> Vec<Ask> {
     let mut add = |right, preferred, mask, cpuset, only| {
         for depth in [Depth::Low, Depth::Min, Depth::Emergency] {
             for order in [Order::ZERO, Order::new(1).expect("a small order")] {
-                asks.push(Ask { right, preferred, mask, cpuset, only, depth, order });
+                asks.push(Ask { right, preferred, mask, cpuset, only, depth, order, at: None });
+                // By its number, where cpusets are off: they come to the registry in the nodemask.
+                let zones = (0..NODES).filter(|_| cpuset.is_none());
+                asks.extend(zones.map(|zone| Ask {
+                    right,
+                    preferred,
+                    mask,
+                    cpuset,
+                    only,
+                    depth,
+                    order,
+                    at: Some(zone),
+                }));
             }
         }
     };

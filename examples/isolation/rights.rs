@@ -28,5 +28,6 @@ pub(crate) fn world(number: usize) -> Vec<Step> {
 pub(crate) fn asks() -> Vec<Ask> {
     let services = (0..3).flat_map(|node| DOORS.map(|(reason, ..)| Right::Service(node, reason)));
     let others = [Right::Anybody, Right::Owner(0), Right::Owner(1)];
-    services.chain(others).map(Ask::plain).collect()
+    let plain = services.chain(others).map(Ask::plain);
+    plain.flat_map(|ask| [ask, Ask { at: Some(0), ..ask }, Ask { at: Some(1), ..ask }]).collect()
 }

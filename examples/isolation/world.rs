@@ -162,6 +162,8 @@ pub(crate) struct Ask {
     pub(crate) only: Only,
     pub(crate) depth: Depth,
     pub(crate) order: Order,
+    /// The zone whose last block is asked for by its number; `None` if any block will do.
+    pub(crate) at: Option<usize>,
 }
 
 /// Whether the preferred node is the only one that will do.
@@ -182,6 +184,7 @@ impl Ask {
             only: Only::Nearest,
             depth: Depth::Min,
             order: Order::ZERO,
+            at: None,
         }
     }
 
@@ -253,6 +256,9 @@ impl fmt::Display for Ask {
             }
         }
         write!(f, " {} frame(s)", self.order.frames())?;
+        if let Some(zone) = self.at {
+            write!(f, ", the last of zone {zone}")?;
+        }
         if let Some(node) = self.preferred {
             write!(f, ", best from node {node}")?;
         }

@@ -11,14 +11,18 @@
 //! | `owner` | what only the owner of a private node may do |
 //! | `references` | counted references, by which teardown waits for grants and callbacks |
 //! | `zonelist` | which zones serve whom, rebuilt while others walk them |
+//! | `token` | a block that was handed out, and why there is none |
 //! | `walk` | taking a block through a zonelist, and giving it back |
+//! | `aim` | taking exactly one block, and blocks that are known by their numbers |
 
+mod aim;
 mod claim;
 mod error;
 mod handle;
 mod owner;
 mod references;
 mod storage;
+mod token;
 mod walk;
 mod zonelist;
 
@@ -32,7 +36,7 @@ pub use owner::Owner;
 pub use storage::BoxedStorage;
 pub(crate) use storage::Registration;
 pub use storage::{ListSlot, NodeRecord, NodeSlot, NodeStates, Slots, Storage, StorageError, ZoneSlot};
-pub use walk::{AdoptError, AllocError, Frame};
+pub use token::{AdoptError, AllocError, Frame};
 
 use crate::distance::Distances;
 use crate::frame::FrameZone;

@@ -1,168 +1,17 @@
 //! Taking a block through a zonelist, and giving it back.
 
-use core::fmt;
-
 use super::storage::{ListSlot, Owned, ZoneSlot, ZoneWord};
+use super::token::{AllocError, Frame};
 use super::{Nodes, Registration};
 use crate::addr::{Order, Pfn};
 use crate::frame::{FrameError, FrameZone, FreeError, MigrateType};
 use crate::node::{Facts, NodeId};
-use crate::request::{Contents, Depth, Fallback, Request};
+use crate::request::{Depth, Fallback, Request};
 use crate::sync::{AtomicU16, Ordering, RawLock, fence};
-
-/// A block of frames that was handed out: a token that cannot be copied, so it is given back once.
-///
-/// It has no destructor and holds no reference; a block that is forgotten stays in use. A driver that writes the frame
-/// number into a device's table keeps the number by [`Frame::into_raw`] and gets the token back by [`Nodes::adopt`].
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a block that is dropped stays in use; give it back with `Nodes::free`"]
-pub struct Frame {
-    pfn: Pfn,
-    order: Order,
-    node: NodeId,
-    zone: u16,
-    contents: Contents,
-}
-
-impl Frame {
-    /// The first frame, aligned to the order.
-    #[inline]
-    pub const fn pfn(&self) -> Pfn {
-        self.pfn
-    }
-
-    /// The order of the block.
-    #[inline]
-    pub const fn order(&self) -> Order {
-        self.order
-    }
-
-    /// The node that the block is on.
-    #[inline]
-    pub const fn node(&self) -> NodeId {
-        self.node
-    }
-
-    /// [`Contents::Zeroed`] if the request asked for zeroes: the caller must clear the frames before their first use.
-    #[inline]
-    pub const fn contents(&self) -> Contents {
-        self.contents
-    }
-
-    /// Gives up the token and keeps the number and the order.
-    #[inline]
-    pub const fn into_raw(self) -> (Pfn, Order) {
-        (self.pfn, self.order)
-    }
-}
-
-/// Why no block was handed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AllocError {
-    /// The zones that may serve the request have no such block, or must keep it back.
-    NoMemory {
-        /// The order that was asked for.
-        order: Order,
-    },
-    /// Blocks that might have served were on their way between two places for too long ([`FrameError::Contended`]).
-    ///
-    /// This is no shortage: let the other CPUs run, and ask again. Reclaim would evict pages for nothing.
-    Contended {
-        /// The order that was asked for.
-        order: Order,
-    },
-    /// The registry has no slot for the preferred node.
-    Unknown {
-        /// The preferred node.
-        node: NodeId,
-    },
-    /// The request insists on a private node. That takes a grant: ask the node's owner, or the registry for a reason.
-    Private {
-        /// The preferred node.
-        node: NodeId,
-    },
-    /// The nodemask holds no node that could serve the request; a mask never adds a node.
-    Masked {
-        /// The preferred node, or the granted one.
-        node: NodeId,
-    },
-    /// The request was made on a grant for another node than it prefers.
-    OtherNode {
-        /// The granted node.
-        granted: NodeId,
-        /// The preferred node.
-        preferred: NodeId,
-    },
-    /// The grant's reason does not include taking frames.
-    NotForFrames {
-        /// The grant's reason.
-        reason: crate::grant::Reason,
-    },
-    /// The node is being torn down.
-    Draining {
-        /// The granted node.
-        node: NodeId,
-    },
-}
-
-impl fmt::Display for AllocError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoMemory { order } => {
-                write!(
-                    f,
-                    "no block of order {order} is left on the nodes that may serve this; free some or ask for less"
-                )
-            }
-            Self::Contended { order } => {
-                write!(f, "blocks that might serve order {order} are in motion; let others run and try again")
-            }
-            Self::Unknown { node } => write!(f, "{node:?} has no slot in this registry"),
-            Self::Private { node } => {
-                write!(
-                    f,
-                    "{node:?} is private; its frames take a grant, and this request insists on that node"
-                )
-            }
-            Self::Masked { node } => {
-                write!(f, "the nodemask leaves no node for a request that starts at {node:?}")
-            }
-            Self::OtherNode { granted, preferred } => {
-                write!(f, "the grant is for {granted:?}, the request prefers {preferred:?}")
-            }
-            Self::NotForFrames { reason } => write!(f, "a grant for {reason} does not include taking frames"),
-            Self::Draining { node } => write!(f, "{node:?} is draining; nothing new lands there"),
-        }
-    }
-}
-
-impl core::error::Error for AllocError {}
-
-/// Why a frame number does not become a [`Frame`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AdoptError {
-    /// No zone of any node has this frame.
-    NoZone {
-        /// The frame.
-        pfn: Pfn,
-    },
-}
-
-impl fmt::Display for AdoptError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoZone { pfn } => write!(f, "no zone of any node has {pfn:?}"),
-        }
-    }
-}
-
-impl core::error::Error for AdoptError {}
 
 /// Which zones a walk may use.
 #[derive(Clone, Copy)]
-enum Reach {
+pub(super) enum Reach {
     /// Any zone of an ordinary node.
     Ordinary,
     /// The zones of this owner.
@@ -171,21 +20,21 @@ enum Reach {
 
 /// Why the zones that a walk asked did not serve: a set, for a walk asks several.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Missed(u8);
+pub(super) struct Missed(u8);
 
 impl Missed {
     /// They have no such block, or the walk may not use them.
-    const PASSED: Self = Self(0);
+    pub(super) const PASSED: Self = Self(0);
     /// A watermark keeps back what one of them has: a walk that reaches deeper may get it.
     const KEPT_BACK: Self = Self(1);
     /// Blocks of one of them were in motion.
-    const CONTENDED: Self = Self(2);
+    pub(super) const CONTENDED: Self = Self(2);
 
     const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    const fn has(self, other: Self) -> bool {
+    pub(super) const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 }
@@ -263,64 +112,6 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
         if slot.load().same_use(word) { Some(pfn) } else { give_back(source, pfn, Order::ZERO) }
     }
 
-    /// Takes exactly the block at `pfn`, if it is ordinary memory: what [`Nodes::alloc`] would admit there, or nothing.
-    ///
-    /// Of the request its order, migrate type, nodemask, contents and depth count, and its preferred node if it says
-    /// this-node-only. For hosts that want neighbours, as a fault does that continues a run of frames.
-    ///
-    /// # Errors
-    ///
-    /// [`AllocError`]; [`AllocError::NoMemory`] if the block is not free or no zone has it.
-    pub fn alloc_at(&self, pfn: Pfn, request: Request<'_>) -> Result<Frame, AllocError> {
-        let no_memory = AllocError::NoMemory { order: request.block_order() };
-        let (zone, node) = self.zone_of(pfn).ok_or(no_memory)?;
-        if self.state(node).is_some_and(|state| state.is_private()) {
-            return Err(AllocError::Private { node });
-        }
-        let only = (request.fallback() == Fallback::ThisNodeOnly).then_some(request.preferred()).flatten();
-        if only.is_some_and(|only| only != node) {
-            return Err(no_memory);
-        }
-        self.take_exactly(zone, pfn, Reach::Ordinary, &request)
-    }
-
-    /// Takes exactly the block at `pfn` of the granted node.
-    pub(crate) fn alloc_granted_at(
-        &self,
-        granted: Registration,
-        pfn: Pfn,
-        request: &Request<'_>,
-    ) -> Result<Frame, AllocError> {
-        let node = granted.node;
-        if let Some(preferred) = request.preferred().filter(|preferred| *preferred != node) {
-            return Err(AllocError::OtherNode { granted: node, preferred });
-        }
-        let (zone, _) = self
-            .zone_of(pfn)
-            .filter(|(_, on)| *on == node)
-            .ok_or(AllocError::NoMemory { order: request.block_order() })?;
-        self.take_exactly(zone, pfn, Reach::Only(Owned::private(node)), request)
-    }
-
-    fn take_exactly(
-        &self,
-        zone: u16,
-        pfn: Pfn,
-        reach: Reach,
-        request: &Request<'_>,
-    ) -> Result<Frame, AllocError> {
-        let taken = |depth| {
-            let slot = self.zones.get(usize::from(zone)).ok_or(Missed::PASSED)?;
-            self.take_by(zone, slot, reach, request, depth, |source| {
-                source.alloc_at(pfn, request.block_order(), request.migrate_type()).map(|()| pfn)
-            })
-        };
-        descend(request, taken).map_err(|missed| match missed.has(Missed::CONTENDED) {
-            true => AllocError::Contended { order: request.block_order() },
-            false => AllocError::NoMemory { order: request.block_order() },
-        })
-    }
-
     /// Gives a block back to its zone.
     ///
     /// # Errors
@@ -330,62 +121,6 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     pub fn free(&self, frame: Frame) -> Result<(), FreeError> {
         let zone = self.zones.get(usize::from(frame.zone)).and_then(|slot| slot.source.get());
         zone.ok_or(FreeError::OutOfZone { pfn: frame.pfn })?.free(frame.pfn, frame.order)
-    }
-
-    /// Makes a token of a block that is known by its number only.
-    ///
-    /// The order is taken on trust here and tested when the block is freed.
-    ///
-    /// # Errors
-    ///
-    /// [`AdoptError::NoZone`] if no zone has the frame.
-    pub fn adopt(&self, pfn: Pfn, order: Order) -> Result<Frame, AdoptError> {
-        let (zone, node) = self.zone_of(pfn).ok_or(AdoptError::NoZone { pfn })?;
-        Ok(Frame { pfn, order, node, zone, contents: Contents::Any })
-    }
-
-    /// The node that `pfn` is on, or `None` if no zone has it.
-    pub fn node_of(&self, pfn: Pfn) -> Option<NodeId> {
-        self.zone_of(pfn).map(|(_, node)| node)
-    }
-
-    /// The zone whose span holds `pfn`, and its node.
-    fn zone_of(&self, pfn: Pfn) -> Option<(u16, NodeId)> {
-        (0..).zip(self.zones).find_map(|(zone, slot)| Some((zone, holder(slot, pfn)?.0)))
-    }
-
-    /// The zone of `node` whose span holds `pfn`. Most nodes have one zone, so it is tried before all are looked at.
-    #[inline(always)]
-    fn zone_on(&self, node: NodeId, pfn: Pfn) -> Option<(u16, &'m Z)> {
-        // Acquire pairs with the Release in `chain`.
-        let first = self.slot(node)?.first.load(Ordering::Acquire);
-        let slot = self.zones.get(usize::from(first));
-        match slot.and_then(|slot| holder(slot, pfn)).filter(|(of, _)| *of == node) {
-            Some((_, source)) => Some((first, source)),
-            None => self.any_zone_on(node, pfn),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn any_zone_on(&self, node: NodeId, pfn: Pfn) -> Option<(u16, &'m Z)> {
-        (0..).zip(self.zones).find_map(|(zone, slot)| {
-            let (of, source) = holder(slot, pfn)?;
-            (of == node).then_some((zone, source))
-        })
-    }
-
-    /// As [`Nodes::adopt`], for a block of `node`.
-    #[inline]
-    pub(crate) fn adopt_on(&self, node: NodeId, pfn: Pfn, order: Order) -> Result<Frame, AdoptError> {
-        let (zone, _) = self.zone_on(node, pfn).ok_or(AdoptError::NoZone { pfn })?;
-        Ok(Frame { pfn, order, node, zone, contents: Contents::Any })
-    }
-
-    /// The source of the zone of `node` that has `pfn`.
-    #[inline(always)]
-    pub(crate) fn source_on(&self, node: NodeId, pfn: Pfn) -> Option<&'m Z> {
-        self.zone_on(node, pfn).map(|(_, source)| source)
     }
 
     /// Tries the first zone of the fallback list of `from`.
@@ -512,7 +247,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
 
     /// [`Nodes::take`], where `alloc` takes the block of the zone.
     #[inline(always)]
-    fn take_by(
+    pub(super) fn take_by(
         &self,
         zone: u16,
         slot: &ZoneSlot<'m, Z>,
@@ -576,17 +311,7 @@ fn give_back<Z: FrameZone>(source: &Z, pfn: Pfn, order: Order) -> Option<Pfn> {
     None
 }
 
-/// The node and the source of a zone, if its span holds `pfn`.
-#[inline]
-fn holder<'m, Z: FrameZone>(slot: &ZoneSlot<'m, Z>, pfn: Pfn) -> Option<(NodeId, &'m Z)> {
-    let word = slot.load();
-    let node = word.taken()?;
-    let source = slot.source.get().filter(|source| source.span().contains(pfn))?;
-    // The source may be that of the slot's next use: then the Acquire in `get` shows the word of that use here.
-    slot.load().same_use(word).then_some((node, source))
-}
-
-const fn first_node() -> NodeId {
+pub(super) const fn first_node() -> NodeId {
     match NodeId::new(0) {
         Ok(node) => node,
         Err(_) => unreachable!(),
@@ -614,7 +339,7 @@ fn no_memory(node: NodeId, request: &Request<'_>, missed: Missed) -> AllocError 
 
 /// Walks above the low watermark first, and then as deep as the request may if a watermark kept something back.
 #[inline]
-fn descend(
+pub(super) fn descend(
     request: &Request<'_>,
     mut walk: impl FnMut(Depth) -> Result<Frame, Missed>,
 ) -> Result<Frame, Missed> {
