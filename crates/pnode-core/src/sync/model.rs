@@ -172,9 +172,9 @@ macro_rules! atomics {
 atomics! {
     AtomicBool(bool) { fetch_and fetch_or }
     AtomicPtr<T>(*mut T) {}
-    AtomicU8(u8) { fetch_add fetch_sub fetch_and fetch_or fetch_max }
-    AtomicU16(u16) { fetch_add fetch_sub fetch_and fetch_or fetch_max }
-    AtomicU32(u32) { fetch_add fetch_sub fetch_and fetch_or fetch_max }
-    AtomicU64(u64) { fetch_add fetch_sub fetch_and fetch_or fetch_max }
-    AtomicUsize(usize) { fetch_add fetch_sub fetch_and fetch_or fetch_max }
+    AtomicU8(u8) { fetch_add fetch_sub fetch_and fetch_or fetch_xor fetch_max }
+    AtomicU16(u16) { fetch_add fetch_sub fetch_and fetch_or fetch_xor fetch_max }
+    AtomicU32(u32) { fetch_add fetch_sub fetch_and fetch_or fetch_xor fetch_max }
+    AtomicU64(u64) { fetch_add fetch_sub fetch_and fetch_or fetch_xor fetch_max }
+    AtomicUsize(usize) { fetch_add fetch_sub fetch_and fetch_or fetch_xor fetch_max }
 }

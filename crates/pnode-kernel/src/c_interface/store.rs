@@ -77,7 +77,9 @@ impl<K: Kernel> StoreHandle<K> {
         let mut shards = Own::slice(kernel, shards, |_| Shard::new())?;
         let (memory, held) = node.memory()?;
         // SAFETY: by C3 they stay where they are until the store is gone, and nobody else uses them.
-        let (lent_words, lent_shards) = unsafe { (forever_mut(&mut *words), forever_mut(&mut *shards)) };
+        let lent_words = unsafe { forever_mut(&mut *words) };
+        // SAFETY: as above.
+        let lent_shards = unsafe { forever_mut(&mut *shards) };
         let store = ManuallyDrop::new(Store::new(config, memory, lent_words, lent_shards)?);
         let pass = Lock::new(Compaction::new());
         // INVARIANT: C3 by the order of the fields and by `drop`.
