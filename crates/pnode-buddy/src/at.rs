@@ -2,12 +2,13 @@
 
 use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use pnode_core::sync::spin_loop;
-use pnode_core::{MigrateType, Order, Pfn};
+use pnode_core::{FrameRange, MigrateType, Order, Pfn};
 
 use crate::count::UNCLAIMED;
 use crate::error::AllocAtError;
 use crate::geometry::{AREA, TOP, child_order, level_of};
 use crate::node::{self, Child};
+use crate::table::Part;
 use crate::word::{self, level};
 use crate::zone::{PATIENCE, Zone};
 
@@ -25,24 +26,37 @@ impl Zone<'_> {
             return Err(AllocAtError::Misaligned { pfn, order });
         }
         for _ in 0..PATIENCE {
-            if self.is_closed() {
+            if self.is_shut() {
                 return Err(AllocAtError::NotFree { pfn, order });
             }
             let seen = self.gate.look();
             let mut busy = false;
             if let Some(class) = self.take_at(pfn.get(), order.get(), migrate as u8, &mut busy) {
                 if self.admit(pfn, order).is_err() {
-                    return Err(AllocAtError::NotFree { pfn, order });
+                    return Err(self.not_free(pfn, order));
                 }
                 self.counts().take(class, order.frames());
                 return Ok(());
             }
             if !busy && self.gate.still(seen) {
-                return Err(AllocAtError::NotFree { pfn, order });
+                return Err(self.not_free(pfn, order));
             }
             spin_loop();
         }
         Err(AllocAtError::Contended { pfn })
+    }
+
+    #[cold]
+    fn not_free(&self, pfn: Pfn, order: Order) -> AllocAtError {
+        let last = pfn.get() + (order.frames() - 1);
+        let within = |range: &FrameRange| range.start().get() <= last && pfn < range.end();
+        let offline = self.listed(Part::Offline).find(within);
+        let isolated = self.listed(Part::Isolated).find(within);
+        match (offline, isolated) {
+            (Some(range), _) => AllocAtError::Offline { pfn: pfn.max(range.start()) },
+            (_, Some(range)) => AllocAtError::Isolated { pfn: pfn.max(range.start()) },
+            _ => AllocAtError::NotFree { pfn, order },
+        }
     }
 
     /// Goes down from the top to the word that decides; the class whose count the block leaves.

@@ -104,12 +104,13 @@ impl Zone<'_> {
         let stats = self.stats();
         let allocated: u64 =
             stats.allocated_blocks.iter().zip(0..).map(|(count, order)| count << order).sum();
-        let (expected, found) = (self.managed_frames(), allocated + stats.free_frames + stats.cached_frames);
+        let in_service = allocated + stats.free_frames + stats.cached_frames;
+        let (expected, found) = (self.managed_frames(), in_service + self.withheld.load(Acquire));
         if expected != found {
             return Err(AuditError::Lost { expected, found });
         }
         let expected = self.span().frames();
-        let found = found + stats.absent_frames;
+        let found = in_service + stats.absent_frames;
         if expected != found {
             return Err(AuditError::Lost { expected, found });
         }
@@ -145,6 +146,7 @@ impl Zone<'_> {
                     self.audit_node(level - 1, below)?;
                     let child = self.node(level - 1, below).load(Acquire);
                     let whole = node::whole(child) == 0xffff || node::advertised(child) == advert::EMPTY;
+                    let whole = whole && child & node::ISOLATED == 0;
                     if whole && hint != word::level::EMPTY {
                         return Err(AuditError::Understated { pfn });
                     }
@@ -180,7 +182,7 @@ impl Zone<'_> {
     }
 
     /// Whether the tree has books for a child at all: those outside the zone have none.
-    fn has_children(&self, level: usize, index: usize, child: u32) -> bool {
+    pub(crate) fn has_children(&self, level: usize, index: usize, child: u32) -> bool {
         let below = self.child_pfn(level, index, child);
         level == 1 || {
             let layout = self.geometry.level(level - 1);

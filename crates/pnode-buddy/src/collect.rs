@@ -36,7 +36,7 @@ impl Zone<'_> {
             if value == node::DEAD {
                 return Collected::Moving;
             }
-            if node::whole(value) != 0xffff || value & (node::ISOLATED | node::OFFLINE) != 0 {
+            if node::whole(value) != 0xffff || value & node::ISOLATED != 0 {
                 return Collected::Partly;
             }
             if value & node::SETTLING != 0 {

@@ -125,10 +125,19 @@ impl<'z, 'm> Cpu<'z, 'm> {
     /// From the shelf, if there is a block of this order and type, else from the zone.
     #[inline(never)]
     fn alloc_otherwise(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        if self.zone.is_closed() {
+            return self.alloc_while_closed(order, migrate);
+        }
         if !self.shelf.is_empty(order) {
             if let Some(pfn) = self.zone.unshelve(&mut self.shelf, order, migrate as u8) {
-                self.zone.admit(pfn, order)?;
-                return Ok(pfn);
+                return match self.zone.admit(pfn, order) {
+                    Ok(()) => Ok(pfn),
+                    Err(refused) => {
+                        // It is free now, and was counted as used when it lay here.
+                        self.count(migrate as u8, order.frames() as i64);
+                        Err(refused)
+                    }
+                };
             }
             if self.shelf.is_full(order) {
                 self.clear_shelf();
@@ -278,6 +287,16 @@ impl<'z, 'm> Cpu<'z, 'm> {
         self.zone.counts().give(class, delta as u64);
     }
 
+    /// While a part of the zone is isolated, what we keep may be of it: everything goes back first.
+    #[cold]
+    #[inline(never)]
+    fn alloc_while_closed(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
+        if !self.zone.is_shut() {
+            self.give_back();
+        }
+        self.zone.alloc(order, migrate)
+    }
+
     #[inline]
     fn count(&mut self, class: u8, frames: i64) {
         let delta = &mut self.delta[class as usize];
@@ -293,9 +312,6 @@ impl<'z, 'm> Cpu<'z, 'm> {
     fn alloc_after_refill(&mut self, migrate: MigrateType) -> Result<Pfn, FrameError> {
         let zone = self.zone;
         let owned = &mut self.owned[migrate as usize];
-        if zone.is_closed() {
-            return Err(FrameError::Closed { order: Order::ZERO });
-        }
         if owned.word != usize::MAX {
             zone.empty_inbox(owned);
             if owned.cached != 0 {

@@ -73,7 +73,17 @@ pub enum AllocAtError {
         /// The order of the block.
         order: Order,
     },
-    /// Some of the block's frames are allocated, cached, in a hole, isolated or offline.
+    /// Some of the block's frames lie in an isolated range.
+    Isolated {
+        /// The first of them.
+        pfn: Pfn,
+    },
+    /// Some of the block's frames lie in a range that was taken offline.
+    Offline {
+        /// The first of them.
+        pfn: Pfn,
+    },
+    /// Some of the block's frames are allocated, cached or in a hole, or the whole zone is isolated.
     NotFree {
         /// The first frame of the block.
         pfn: Pfn,
@@ -92,6 +102,8 @@ impl fmt::Display for AllocAtError {
         match self {
             Self::OutOfZone { pfn } => write!(f, "{pfn:?} is outside this zone"),
             Self::Misaligned { pfn, order } => write!(f, "{pfn:?} is no start of a block of order {order}"),
+            Self::Isolated { pfn } => write!(f, "{pfn:?} lies in an isolated range; reopen it first"),
+            Self::Offline { pfn } => write!(f, "{pfn:?} lies in a range that is offline; reopen it first"),
             Self::NotFree { pfn, order } => write!(f, "the block of order {order} at {pfn:?} is not free"),
             Self::Contended { pfn } => write!(f, "the block at {pfn:?} was moving; try again"),
         }

@@ -199,8 +199,7 @@ impl Zone<'_> {
             }
             match node::child(value, self.child_of(level, pfn.get())) {
                 Child::Free => return FreeError::NotAllocated { pfn },
-                Child::Absent if value & node::OFFLINE != 0 => return FreeError::Offline { pfn },
-                Child::Absent => return FreeError::Hole { pfn },
+                Child::Absent => return self.absence(pfn),
                 Child::Head | Child::Tail => return FreeError::WrongOrder { pfn, order },
                 Child::Split(_) if level > 1 => level -= 1,
                 Child::Split(_) => break value,
@@ -219,7 +218,7 @@ impl Zone<'_> {
                 }
                 Frame::Head | Frame::Tail => FreeError::WrongOrder { pfn, order },
                 Frame::Absent if area & node::HOLED == 0 => FreeError::Cached { pfn },
-                Frame::Absent => FreeError::Hole { pfn },
+                Frame::Absent => self.absence(pfn),
             },
         }
     }

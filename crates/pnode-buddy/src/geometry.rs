@@ -1,8 +1,8 @@
 //! How much metadata a zone needs, and what lies where in it.
 //!
 //! ```text
-//! | words: 16 an area | areas | level 2 | level 3 | level 4 | inboxes    | index: bitmaps by level, class, advert | counts |
-//!   8 B a 32 frames     8 B an area ...                       8 B an area  1 bit a node and bitmap                  128 B a class
+//! | words: 16 an area | areas | level 2 | level 3 | level 4 | inboxes    | index: bitmaps by level, class, advert | counts       | ranges  |
+//!   8 B a 32 frames     8 B an area ...                       8 B an area  1 bit a node and bitmap                  128 B a class   16 B a slot
 //! ```
 
 use pnode_core::{FrameRange, Pfn};
@@ -12,6 +12,7 @@ use crate::count::{COUNTERS, STRIDE};
 use crate::error::ZoneError;
 use crate::metadata::Line;
 use crate::node::{CHILDREN, advert};
+use crate::table;
 use crate::word;
 
 /// Levels of inner nodes: areas (1), and three above.
@@ -81,6 +82,8 @@ pub struct Geometry {
     pub(crate) inboxes: usize,
     /// Index of the first counter.
     pub(crate) counts: usize,
+    /// Index of the table of ranges.
+    pub(crate) table: usize,
     words: usize,
 }
 
@@ -123,7 +126,9 @@ impl Geometry {
         }
         let counts = next;
         next += COUNTERS * STRIDE;
-        Ok(Self { range, levels, inboxes, counts, words: next })
+        let table = next;
+        next = line_up(next + table::words(frames));
+        Ok(Self { range, levels, inboxes, counts, table, words: next })
     }
 
     /// The frames of the zone.

@@ -147,7 +147,7 @@ impl Zone<'_> {
         if node::advertised(value) > before {
             self.announce(level, index, before, value);
         }
-        if node::whole(value) == 0xffff && level < TOP {
+        if node::whole(value) == 0xffff && level < TOP && value & node::ISOLATED == 0 {
             self.raise_parent(level, index);
         }
     }
@@ -273,7 +273,9 @@ impl Zone<'_> {
                 break;
             }
             if node::whole(value) == 0xffff {
-                self.raise(level, index, child, level::EMPTY, advert::NONE);
+                if value & node::ISOLATED == 0 {
+                    self.raise(level, index, child, level::EMPTY, advert::NONE);
+                }
                 break;
             }
             // INVARIANT: B4. In the index, the two adverts are one.

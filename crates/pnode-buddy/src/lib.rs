@@ -55,6 +55,13 @@
 //! unmovable areas before huge ones, huge blocks to movable areas before unmovable ones. (Linux steals by retyping page
 //! blocks, `mm/page_alloc.c`; here a type is a preference and never makes a request fail.)
 //!
+//! # Taking part of it away
+//!
+//! [`Zone::isolate_range`] takes a range of areas out of service, [`Zone::offline_range`] makes it absent once all of it is
+//! free, [`Zone::reopen_range`] brings it back (the life of a memory block at hot-unplug, `mm/memory_hotplug.c`). Searches
+//! meet a mark on the areas, then nothing at all, so the paths of other frames stay what they are. The module docs of
+//! `isolate` have the protocol.
+//!
 //! # Per CPU
 //!
 //! [`Cpu`] with [`Keep::Frames`] *owns* one word of 32 frames for each type and is the only one that writes it, with
@@ -92,6 +99,7 @@ mod free;
 mod gate;
 mod geometry;
 mod hint;
+mod isolate;
 mod map;
 mod metadata;
 mod node;
@@ -99,6 +107,7 @@ mod owned;
 mod search;
 mod shelf;
 mod stats;
+mod table;
 #[cfg(feature = "bitvec")]
 mod view;
 mod walk;
@@ -109,6 +118,7 @@ pub use audit::AuditError;
 pub use cpu::{Cpu, Keep};
 pub use error::{AllocAtError, ZoneError};
 pub use geometry::Geometry;
+pub use isolate::{IsolateError, OfflineError, RangeUse, ReopenError};
 pub use map::Occupancy;
 pub use metadata::{Line, Metadata};
 pub use stats::{FreeCounts, Stats};

@@ -1,8 +1,8 @@
 //! An inner node of the tree: the states of 16 children in one `u64`. Pure functions, no atomics.
 //!
 //! ```text
-//! bit 63    62..59        58     57      56      55        54..51  50 49   48   47..32   31..16   15..0
-//!    [holed][owned word][owner][offline][isolated][settling][advert][class][live][ split ][ high  ][ low  ]
+//! bit 63    62..59        58    57 56        55        54..51  50 49   48   47..32   31..16   15..0
+//!    [holed][owned word][owner][0][isolated][settling][advert][class][live][ split ][ high  ][ low  ]
 //! ```
 //!
 //! | split, high, low | child |
@@ -33,9 +33,6 @@ const ADVERT: u32 = 51;
 pub(crate) const SETTLING: u64 = 1 << 55;
 /// Nothing is allocated here; frees land normally.
 pub(crate) const ISOLATED: u64 = 1 << 56;
-/// The area's absent frames were taken offline, they are no hole.
-pub(crate) const OFFLINE: u64 = 1 << 57;
-
 /// A CPU owns a word of this area; which one is in the four bits above.
 pub(crate) const OWNER: u64 = 1 << 58;
 const OWNED_CHILD: u32 = 59;
@@ -127,6 +124,13 @@ const fn planes(node: u64) -> (u64, u64, u64) {
 pub(crate) const fn free(node: u64) -> u64 {
     let (low, high, split) = planes(node);
     !(low | high | split) & ALL
+}
+
+/// The children that are absent.
+#[inline]
+pub(crate) const fn absent(node: u64) -> u64 {
+    let (low, high, split) = planes(node);
+    high & !low & !split
 }
 
 /// The split children whose hint is `level`.

@@ -1,7 +1,9 @@
 //! Reading the whole tree: what every frame is, piece by piece.
 
+use core::ops::ControlFlow;
+
 use pnode_core::sync::Ordering::Acquire;
-use pnode_core::{Order, Pfn};
+use pnode_core::{FrameRange, Order, Pfn};
 
 use crate::count::UNCLAIMED;
 use crate::geometry::{TOP, child_order};
@@ -33,6 +35,11 @@ impl Piece {
     pub(crate) fn frames(&self) -> u64 {
         1 << self.order
     }
+
+    /// The last frame; a piece may end with the number space.
+    pub(crate) fn last(&self) -> u64 {
+        self.pfn + (self.frames() - 1)
+    }
 }
 
 impl Zone<'_> {
@@ -40,8 +47,25 @@ impl Zone<'_> {
     /// count as free.
     pub(crate) fn walk(&self, visit: &mut dyn FnMut(Piece)) {
         for index in 0..self.geometry.level(TOP).count {
-            self.walk_node(TOP, index, visit);
+            let _ = self.walk_node(TOP, index, (0, u64::MAX), &mut |piece| {
+                visit(piece);
+                ControlFlow::Continue(())
+            });
         }
+    }
+
+    /// Visits the pieces that have frames in `range`, which lies in the span, in order of address, until `visit` says
+    /// stop. Pieces may reach out of the range.
+    pub(crate) fn walk_range(
+        &self,
+        range: FrameRange,
+        visit: &mut dyn FnMut(Piece) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let (first, last) = (range.start().get(), range.end().get() - 1);
+        for index in self.index(TOP, first)..=self.index(TOP, last) {
+            self.walk_node(TOP, index, (first, last), visit)?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// Visits every allocated block in order of address, as the pictures and audits of a host need it: `O(zone)`, a
@@ -54,24 +78,37 @@ impl Zone<'_> {
         });
     }
 
-    fn walk_node(&self, level: usize, index: usize, visit: &mut dyn FnMut(Piece)) {
+    fn walk_node(
+        &self,
+        level: usize,
+        index: usize,
+        (first, last): (u64, u64),
+        visit: &mut dyn FnMut(Piece) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let value = self.node(level, index).load(Acquire);
         let class = if level == 1 { node::class(value) } else { UNCLAIMED };
-        let mut child = 0;
-        while child < CHILDREN {
+        let mut next = 0;
+        while next < CHILDREN {
+            let child = next;
             let pfn = self.child_pfn(level, index, child);
             let mut piece = Piece { pfn, order: child_order(level), class, what: Use::Free };
-            let mut children = 1;
-            match node::child(value, child) {
-                Child::Free => visit(piece),
-                Child::Absent => visit(Piece { what: Use::Absent, ..piece }),
-                Child::Head | Child::Tail => {
-                    while child + children < CHILDREN && node::child(value, child + children) == Child::Tail {
-                        children += 1;
-                    }
-                    piece.order += children.next_power_of_two().trailing_zeros() as u8;
-                    visit(Piece { what: Use::Block, ..piece });
+            next += 1;
+            if let Child::Head | Child::Tail = node::child(value, child) {
+                while next < CHILDREN && node::child(value, next) == Child::Tail {
+                    next += 1;
                 }
+                piece.order += (next - child).next_power_of_two().trailing_zeros() as u8;
+                piece.what = Use::Block;
+            }
+            if piece.last() < first {
+                continue;
+            }
+            if pfn > last {
+                break;
+            }
+            match node::child(value, child) {
+                Child::Free | Child::Head | Child::Tail => visit(piece)?,
+                Child::Absent => visit(Piece { what: Use::Absent, ..piece })?,
                 Child::Split(_) => {
                     let below = self.child_index(level, index, child);
                     let dead = match level {
@@ -79,29 +116,32 @@ impl Zone<'_> {
                         _ => self.node(level - 1, below).load(Acquire) == node::DEAD,
                     };
                     match level {
-                        _ if dead => visit(piece),
-                        1 => self.walk_word(below, pfn, value, visit),
-                        _ => self.walk_node(level - 1, below, visit),
+                        _ if dead => visit(piece)?,
+                        1 => self.walk_word(below, value, piece, (first, last), visit)?,
+                        _ => self.walk_node(level - 1, below, (first, last), visit)?,
                     }
                 }
             }
-            child += children;
         }
+        ControlFlow::Continue(())
     }
 
-    fn walk_word(&self, index: usize, pfn: u64, area: u64, visit: &mut dyn FnMut(Piece)) {
-        let class = node::class(area);
+    /// The pieces of a live word of an area, which is itself one `whole` piece.
+    fn walk_word(
+        &self,
+        index: usize,
+        area: u64,
+        whole: Piece,
+        (first, last): (u64, u64),
+        visit: &mut dyn FnMut(Piece) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let value = self.word(index).load(Acquire);
-        if word::is_owned(value) {
-            for offset in 0..word::FRAMES {
-                let what = if value >> offset & 1 == 0 { Use::Cached } else { Use::Block };
-                visit(Piece { pfn: pfn + u64::from(offset), order: 0, class, what });
-            }
-            return;
-        }
+        let owned = word::is_owned(value);
         let mut offset = 0;
         while offset < word::FRAMES {
             let what = match word::frame(value, offset) {
+                _ if owned && value >> offset & 1 == 0 => Use::Cached,
+                _ if owned => Use::Block,
                 Frame::Free => Use::Free,
                 Frame::Absent if area & node::HOLED == 0 => Use::Cached,
                 Frame::Absent => Use::Absent,
@@ -109,6 +149,7 @@ impl Zone<'_> {
             };
             let mut order = 0;
             match what {
+                _ if owned => {}
                 Use::Block | Use::Cached => order = word::order_of(value, offset),
                 Use::Free => {
                     while order < word::ORDER - 1 && word::blocks(value, order + 1) >> offset & 1 == 1 {
@@ -117,9 +158,16 @@ impl Zone<'_> {
                 }
                 Use::Absent => {}
             }
-            visit(Piece { pfn: pfn + u64::from(offset), order, class, what });
+            let piece = Piece { pfn: whole.pfn + u64::from(offset), order, what, ..whole };
+            if piece.pfn > last {
+                break;
+            }
+            if piece.last() >= first {
+                visit(piece)?;
+            }
             offset += 1 << order;
         }
+        ControlFlow::Continue(())
     }
 
     /// Visits the free blocks of the zone as a buddy allocator would list them: merged as far as alignment allows.

@@ -284,6 +284,14 @@ pub(crate) const fn absent(word: u64, first: u32, last: u32) -> u64 {
     word
 }
 
+/// The frames of a live word of a [holed](crate::node::HOLED) area that are absent.
+#[inline]
+pub(crate) const fn absent_frames(word: u64) -> u32 {
+    let frames = word ^ EMPTY;
+    let (later, taken) = ((frames >> 32) as u32, frames as u32);
+    later & (!taken | 1)
+}
+
 /// The blocks of a live word as (offset, order), first to last: those whose first frame is `head`.
 pub(crate) fn heads(word: u64, head: Frame) -> impl Iterator<Item = (u32, u8)> {
     (0..FRAMES)
@@ -360,6 +368,7 @@ mod tests {
                     let inside = (first..=last).contains(&offset);
                     assert_eq!(free(word) >> offset & 1 == 0, inside, "{first}..={last} {offset}");
                     assert_eq!(frame(word, offset) == Frame::Absent, inside, "{first}..={last} {offset}");
+                    assert_eq!(absent_frames(word) >> offset & 1 == 1, inside, "{first}..={last} {offset}");
                 }
                 assert!(all_blocks().all(|(o, k)| !holds(word, o, k)), "{first}..={last}");
             }

@@ -19,6 +19,11 @@ use crate::word;
 /// How often a search that met frames in motion looks again before it gives up with a typed error.
 pub(crate) const PATIENCE: u32 = if cfg!(loom) { 2 } else { 1 << 12 };
 
+/// The whole zone is isolated.
+const SHUT: u64 = 1;
+/// One isolated range of the zone.
+pub(crate) const ISOLATED_RANGE: u64 = 2;
+
 /// A concurrent allocator of page frames over one range of frame numbers.
 ///
 /// All operations take `&self` and may run on any number of CPUs at once. The frames themselves are never touched.
@@ -54,8 +59,12 @@ pub struct Zone<'m> {
     pub(crate) words: Words<'m>,
     pub(crate) gate: Gate,
     pub(crate) managed: AtomicU64,
-    /// Not zero while the whole zone is isolated.
-    closed: AtomicU64,
+    /// [`SHUT`] while the whole zone is isolated, and [`ISOLATED_RANGE`] times the isolated ranges.
+    pub(crate) closed: AtomicU64,
+    /// Frames that are absent because their range is isolated.
+    pub(crate) withheld: AtomicU64,
+    /// Not zero while somebody changes the table of ranges.
+    pub(crate) range_lock: AtomicU64,
 }
 
 impl<'m> Zone<'m> {
@@ -91,6 +100,8 @@ impl<'m> Zone<'m> {
             gate: Gate::new(),
             managed: AtomicU64::new(0),
             closed: AtomicU64::new(0),
+            withheld: AtomicU64::new(0),
+            range_lock: AtomicU64::new(0),
         };
         let top = zone.geometry.level(TOP);
         for index in 0..top.count {
@@ -152,18 +163,28 @@ impl<'m> Zone<'m> {
     /// [`FrameError::Closed`] while the zone is isolated;
     /// [`FrameError::Contended`] if frames stayed in motion for very long because the CPU that moves them stands still.
     pub fn alloc(&self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
-        let (pfn, class) = self.search(order, migrate as u8)?;
-        self.admit(pfn, order)?;
-        self.counts().take(class, order.frames());
-        Ok(pfn)
+        for _ in 0..PATIENCE {
+            let (pfn, class) = self.search(order, migrate as u8)?;
+            match self.admit(pfn, order) {
+                // Taken from a range that is being isolated: it was given back, and is not found again.
+                Err(FrameError::Contended { .. }) => spin_loop(),
+                admitted => {
+                    admitted?;
+                    self.counts().take(class, order.frames());
+                    return Ok(pfn);
+                }
+            }
+        }
+        Err(FrameError::Contended { order })
     }
 
-    /// Stops handing out blocks from the whole zone; frees still land. Idempotent.
+    /// Stops handing out blocks from the whole zone; frees still land. Idempotent. (For a part of it,
+    /// [`Zone::isolate_range`].)
     ///
     /// When this returns, each allocation has either failed or its block is in the books, and none succeeds until
     /// [`Zone::reopen`].
     pub fn isolate(&self) {
-        self.closed.fetch_or(1, AcqRel);
+        self.closed.fetch_or(SHUT, AcqRel);
         // Pairs with the fence in `admit`: an allocation that we do not find in the books finds the zone closed.
         fence_after_rmw();
     }
@@ -171,14 +192,15 @@ impl<'m> Zone<'m> {
     /// Undoes [`Zone::isolate`]. Idempotent.
     pub fn reopen(&self) {
         // Release pairs with the Acquire in `admit`.
-        self.closed.fetch_and(0, AcqRel);
+        self.closed.fetch_and(!SHUT, AcqRel);
     }
 
     /// How many frames are handed out, CPU caches included: `O(1)` from the counts, or, while the zone is isolated,
     /// `O(zone)` from the books, exact but for calls under way that will fail.
     pub fn used_frames(&self) -> u64 {
-        if self.closed.load(Acquire) == 0 {
-            return self.managed_frames().saturating_sub(self.free_frames());
+        if self.closed.load(Acquire) & SHUT == 0 {
+            let unused = self.free_frames() + self.withheld.load(Relaxed);
+            return self.managed_frames().saturating_sub(unused);
         }
         let mut used = 0;
         self.walk(&mut |piece| {
@@ -187,26 +209,42 @@ impl<'m> Zone<'m> {
         used
     }
 
-    /// Whether a block that was just taken may be handed out; gives it back if the zone was isolated meanwhile.
+    /// Whether a block that was just taken may be handed out; gives it back if the zone, or a range that it lies in, was
+    /// isolated meanwhile: [`FrameError::Contended`] for the latter, because another block may be had.
     #[inline(always)]
     pub(crate) fn admit(&self, pfn: Pfn, order: Order) -> Result<(), FrameError> {
-        // Pairs with the fence in `isolate`.
+        // Pairs with the fences in `isolate` and `isolate_range`.
         fence_after_rmw();
-        if self.closed.load(Acquire) == 0 {
-            return Ok(());
+        // Acquire: who sees that a range is isolated sees it in the table.
+        match self.closed.load(Acquire) {
+            0 => Ok(()),
+            closed => self.admit_while(closed, pfn, order),
         }
-        self.refuse(pfn, order)
     }
 
     #[cold]
     #[inline(never)]
-    fn refuse(&self, pfn: Pfn, order: Order) -> Result<(), FrameError> {
+    fn admit_while(&self, closed: u64, pfn: Pfn, order: Order) -> Result<(), FrameError> {
+        let (first, last) = (pfn.get(), pfn.get() + (order.frames() - 1));
+        if closed & SHUT == 0 && !self.is_isolated(first, last) {
+            return Ok(());
+        }
         // It is allocated and nobody but us knows it, so this free cannot be refused.
         let _ = self.release(pfn, order);
-        Err(FrameError::Closed { order })
+        if closed & SHUT != 0 {
+            return Err(FrameError::Closed { order });
+        }
+        self.keep_isolated(first, last);
+        Err(FrameError::Contended { order })
     }
 
     /// Whether the whole zone is isolated.
+    #[inline]
+    pub(crate) fn is_shut(&self) -> bool {
+        self.closed.load(Relaxed) & SHUT != 0
+    }
+
+    /// Whether the zone or a range of it is isolated.
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Relaxed) != 0
@@ -216,7 +254,7 @@ impl<'m> Zone<'m> {
     #[inline]
     pub(crate) fn search(&self, order: Order, class: u8) -> Result<(Pfn, u8), FrameError> {
         let mut patience = PATIENCE;
-        while !self.is_closed() {
+        while !self.is_shut() {
             let seen = self.gate.look();
             let mut busy = false;
             let found = match level_of(order.get()) {

@@ -406,3 +406,88 @@ fn a_shelf_hands_over_what_was_written() {
         zone.audit().unwrap();
     });
 }
+
+/// Once an isolation of a range returned, a frame of it that somebody holds is one that it reported.
+#[test]
+fn an_isolated_range_serves_nothing_that_was_not_reported() {
+    for live in [false, true] {
+        model_with(1, move || {
+            let zone = zone(64, 2);
+            if live {
+                // The area is live; what races is a claim in its word.
+                let frame = alloc(&zone, 0).unwrap();
+                zone.free(frame, Order::ZERO).unwrap();
+            }
+            let other = Arc::clone(&zone);
+            let peer = thread::spawn(move || other.alloc(Order::ZERO, MOVABLE).ok());
+            let range = zone.span();
+            let found = zone.isolate_range(range).unwrap();
+            let got = peer.join().unwrap();
+            assert!(got.is_none() || found.used == 1, "a frame was handed out behind a finished isolation");
+            assert_eq!(zone.alloc(Order::ZERO, MOVABLE), Err(FrameError::Exhausted { order: Order::ZERO }));
+            zone.audit().unwrap();
+            assert_eq!(zone.offline_range(range).is_ok(), got.is_none());
+        });
+    }
+}
+
+/// A free lands in a range that is being isolated: it does not come back into service.
+#[test]
+fn a_free_into_a_range_being_isolated_stays_there() {
+    for (start, frames, size) in [(64, 2, 0), (64, 64, 5), (1024, 1024, 9)] {
+        model_with(1, move || {
+            let zone = zone(start, frames);
+            let block = alloc(&zone, size).unwrap();
+            let other = Arc::clone(&zone);
+            let peer = thread::spawn(move || other.free(block, order(size)).unwrap());
+            let range = zone.span();
+            zone.isolate_range(range).unwrap();
+            peer.join().unwrap();
+            assert_eq!(zone.alloc(order(size), MOVABLE), Err(FrameError::Exhausted { order: order(size) }));
+            zone.audit().unwrap();
+            zone.offline_range(range).unwrap();
+            assert_eq!((zone.managed_frames(), zone.free_frames()), (0, 0));
+        });
+    }
+}
+
+/// A block that is free above the areas of an isolated range is taken by somebody who then withholds it, while the range
+/// returns: nothing stays absent.
+#[test]
+fn a_returned_range_is_whole() {
+    model_with(1, || {
+        let zone = zone(1024, 1024);
+        let block = alloc(&zone, 10).unwrap();
+        let range = zone.span();
+        zone.isolate_range(range).unwrap();
+        zone.free(block, order(10)).unwrap();
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || other.alloc(order(10), MOVABLE).ok());
+        while zone.reopen_range(range).is_err() {
+            thread::yield_now();
+        }
+        let got = peer.join().unwrap();
+        zone.audit().unwrap();
+        assert_eq!(zone.free_frames(), if got.is_some() { 0 } else { 1024 });
+        assert!(got.is_some() || alloc(&zone, 10).is_some());
+    });
+}
+
+/// A range returns while a frame of it is freed and a search looks: the frame is found then or later.
+#[test]
+fn a_returned_frame_is_not_lost_to_a_disappointed_search() {
+    model(|| {
+        let zone = zone(64, 2);
+        let range = zone.span();
+        let frames = fill(&zone, 0);
+        zone.isolate_range(range).unwrap();
+        let other = Arc::clone(&zone);
+        let frame = frames[0];
+        let peer = thread::spawn(move || other.free(frame, Order::ZERO).unwrap());
+        zone.reopen_range(range).unwrap();
+        let found = alloc(&zone, 0);
+        peer.join().unwrap();
+        zone.audit().unwrap();
+        assert!(found.is_some() ^ alloc(&zone, 0).is_some());
+    });
+}

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)]
 
-use pnode_buddy::Zone;
+use pnode_buddy::{IsolateError, OfflineError, ReopenError, Zone};
 use pnode_core::{FrameError, FrameRange, FreeError, MigrateType, Order, Pfn};
 
 /// What the model knows of a frame.
@@ -10,6 +10,9 @@ use pnode_core::{FrameError, FrameRange, FreeError, MigrateType, Order, Pfn};
 pub(crate) enum Slot {
     Free,
     Hole,
+    /// Free in an isolated range.
+    Withheld,
+    Offline,
     /// In the block of this order that starts at this frame number.
     Block(u64, u8),
 }
@@ -18,12 +21,74 @@ pub(crate) enum Slot {
 pub(crate) struct Model {
     pub(crate) range: FrameRange,
     pub(crate) slots: Vec<Slot>,
+    pub(crate) isolated: Vec<FrameRange>,
+    pub(crate) offline: Vec<FrameRange>,
 }
 
 impl Model {
     pub(crate) fn new(range: FrameRange, holes: &[FrameRange]) -> Self {
         let slot = |pfn| if holes.iter().any(|hole| hole.contains(pfn)) { Slot::Hole } else { Slot::Free };
-        Self { range, slots: range.iter().map(slot).collect() }
+        let slots = range.iter().map(slot).collect();
+        Self { range, slots, isolated: Vec::new(), offline: Vec::new() }
+    }
+
+    pub(crate) fn slots_of(&mut self, range: FrameRange) -> &mut [Slot] {
+        let start = (range.start().get() - self.range.start().get()) as usize;
+        &mut self.slots[start..start + range.frames() as usize]
+    }
+
+    fn change(&mut self, range: FrameRange, from: Slot, to: Slot) {
+        self.slots_of(range).iter_mut().filter(|slot| **slot == from).for_each(|slot| *slot = to);
+    }
+
+    pub(crate) fn isolate(&mut self, range: FrameRange) -> Result<(), IsolateError> {
+        if !self.range.contains_range(range) {
+            return Err(IsolateError::OutOfZone { range });
+        }
+        let ends = [(range.start(), self.range.start()), (range.end(), self.range.end())];
+        if let Some((pfn, _)) =
+            ends.iter().find(|(pfn, zone)| pfn != zone && pfn.get() % Zone::AREA_FRAMES != 0)
+        {
+            return Err(IsolateError::Misaligned { pfn: *pfn });
+        }
+        let mut both = self.isolated.iter().chain(&self.offline);
+        if both.any(|other| other.intersection(range).is_some()) {
+            return Err(IsolateError::Overlaps { with: range });
+        }
+        if let Some(at) = self.slots_of(range).iter().position(|slot| *slot == Slot::Hole) {
+            return Err(IsolateError::Hole { pfn: range.start().checked_add(at as u64).unwrap() });
+        }
+        if self.isolated.len() == 16 {
+            return Err(IsolateError::TooMany { limit: 16 });
+        }
+        self.isolated.push(range);
+        self.change(range, Slot::Free, Slot::Withheld);
+        Ok(())
+    }
+
+    pub(crate) fn take_offline(&mut self, range: FrameRange) -> Result<(), OfflineError> {
+        let Some(at) = self.isolated.iter().position(|isolated| *isolated == range) else {
+            return Err(OfflineError::NotIsolated { range });
+        };
+        let used = self.slots_of(range).iter().filter(|slot| matches!(slot, Slot::Block(..))).count() as u64;
+        if used != 0 {
+            let at = self.slots_of(range).iter().position(|slot| matches!(slot, Slot::Block(..))).unwrap();
+            let pfn = range.start().checked_add(at as u64).unwrap();
+            return Err(OfflineError::InUse { pfn, used, cached: 0 });
+        }
+        self.isolated.remove(at);
+        self.offline.push(range);
+        self.change(range, Slot::Withheld, Slot::Offline);
+        Ok(())
+    }
+
+    pub(crate) fn reopen(&mut self, range: FrameRange) -> Result<(), ReopenError> {
+        let known = self.isolated.contains(&range) || self.offline.contains(&range);
+        self.isolated.retain(|isolated| *isolated != range);
+        self.offline.retain(|offline| *offline != range);
+        self.change(range, Slot::Withheld, Slot::Free);
+        self.change(range, Slot::Offline, Slot::Free);
+        if known { Ok(()) } else { Err(ReopenError::NotIsolated { range }) }
     }
 
     fn at(&self, pfn: u64) -> Slot {
@@ -66,11 +131,15 @@ impl Model {
             return Err(FreeError::Misaligned { pfn: at, order: size });
         }
         match self.at(pfn) {
-            Slot::Free => Err(FreeError::NotAllocated { pfn: at }),
+            Slot::Free | Slot::Withheld => Err(FreeError::NotAllocated { pfn: at }),
+            Slot::Offline => Err(FreeError::Offline { pfn: at }),
             Slot::Hole => Err(FreeError::Hole { pfn: at }),
             Slot::Block(head, block) if (head, block) == (pfn, order) => {
                 let start = (pfn - self.range.start().get()) as usize;
                 self.slots[start..start + (1 << order)].fill(Slot::Free);
+                for range in self.isolated.clone() {
+                    self.change(range, Slot::Free, Slot::Withheld);
+                }
                 Ok(())
             }
             Slot::Block(..) => Err(FreeError::WrongOrder { pfn: at, order: size }),
@@ -97,6 +166,9 @@ pub(crate) enum Op {
     Alloc { order: u8, migrate: MigrateType },
     At { pfn: u64, order: u8, migrate: MigrateType },
     Free { pfn: u64, order: u8 },
+    Isolate { range: FrameRange },
+    Offline { range: FrameRange },
+    Reopen { range: FrameRange },
 }
 
 /// Does `op` on both and compares.
@@ -122,6 +194,31 @@ pub(crate) fn step(zone: &Zone<'_>, model: &mut Model, op: Op) -> Option<u64> {
                 pfn
             })
         }
+        Op::Isolate { range } => {
+            let isolated = match zone.isolate_range(range) {
+                // Which of several is the first is not ours to compare.
+                Err(IsolateError::Overlaps { with }) if with.intersection(range).is_some() => {
+                    Err(IsolateError::Overlaps { with: range })
+                }
+                isolated => isolated,
+            };
+            let expected = model.isolate(range);
+            assert_eq!(isolated.map(drop), expected, "{op:?}");
+            if let Ok(found) = isolated {
+                let used = model.slots_of(range).iter().filter(|slot| matches!(slot, Slot::Block(..))).count()
+                    as u64;
+                assert_eq!((found.used, found.free + found.absent), (used, range.frames() - used));
+            }
+            None
+        }
+        Op::Offline { range } => {
+            assert_eq!(zone.offline_range(range), model.take_offline(range), "{op:?}");
+            None
+        }
+        Op::Reopen { range } => {
+            assert_eq!(zone.reopen_range(range), model.reopen(range), "{op:?}");
+            None
+        }
         Op::Free { pfn, order } => {
             let freed = zone.free(Pfn::new(pfn), Order::new(order).unwrap());
             assert_eq!(freed, model.free(pfn, order), "{op:?}");
@@ -134,11 +231,18 @@ pub(crate) fn step(zone: &Zone<'_>, model: &mut Model, op: Op) -> Option<u64> {
 #[track_caller]
 pub(crate) fn compare(zone: &Zone<'_>, model: &Model) {
     let stats = zone.audit().unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(zone.free_frames(), model.free_frames());
+    let withheld = model.slots.iter().filter(|slot| **slot == Slot::Withheld).count() as u64;
+    let free = model.free_frames();
+    assert!((free..=free + withheld).contains(&zone.free_frames()), "{free} {withheld} {zone:?}");
+    let managed =
+        model.slots.iter().filter(|slot| !matches!(slot, Slot::Hole | Slot::Offline)).count() as u64;
+    assert_eq!(zone.managed_frames(), managed);
+    let used = model.slots.iter().filter(|slot| matches!(slot, Slot::Block(..))).count() as u64;
+    assert_eq!(zone.used_frames(), used);
     assert_eq!(stats.allocated_blocks.iter().sum::<u64>(), model.blocks().len() as u64);
     for order in Order::all() {
         let can = stats.free_blocks[order.get() as usize..].iter().any(|count| *count != 0);
-        assert_eq!(can, model.can(order.get()), "order {order}");
+        assert!(can == model.can(order.get()) || withheld != 0, "order {order}");
     }
 }
 
