@@ -1,0 +1,431 @@
+//! The soak: 32 threads touch, write, migrate, demote, promote, reclaim, unplug, map and unmap at once, and every page is
+//! checked against what was last written to it.
+//!
+//! `PNODE_SOAK_SECONDS=60 cargo test --release -p pnode-user --test soak -- --nocapture` is the long run (so long on each
+//! backend, roomy and tight); without the variable each takes a second.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pnode_core::{Features, MemoryClass, NodeId, Request};
+use pnode_user::fault::{Choice, FaultError};
+use pnode_user::machine::{BuildError, MapError, Mapping, Placement, UnplugError};
+use pnode_user::{Machine, NodeSpec};
+
+/// Where the words of a page are that programs write to.
+const PLACES: [usize; 4] = [0, 8, 2048, 4088];
+const PAGE: usize = 4096;
+
+/// What each thread does, and how many do it.
+const ROLES: [(Role, usize); 9] = [
+    (Role::Toucher, 14),
+    (Role::Migrator, 4),
+    (Role::Demoter, 3),
+    (Role::Promoter, 2),
+    (Role::Reclaimer, 2),
+    (Role::Unplugger, 2),
+    (Role::Mapper, 3),
+    (Role::Allocator, 1),
+    (Role::Observer, 1),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Toucher,
+    Migrator,
+    Demoter,
+    Promoter,
+    Reclaimer,
+    Unplugger,
+    Mapper,
+    Allocator,
+    Observer,
+}
+
+/// Whether there is ordinary memory for everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Roomy,
+    Tight,
+}
+
+/// The mapping that all threads share, and what its pages must hold.
+struct Shared<'m> {
+    memory: &'m Mapping,
+    /// By page: the word at each place. Its lock is the right to touch those words.
+    words: Vec<Mutex<[u64; PLACES.len()]>>,
+}
+
+impl Shared<'_> {
+    /// Writes to a word of a page and reads all of them.
+    fn touch(&self, random: &mut Random, room: Room) -> Result<(), String> {
+        let page = random.below(self.words.len());
+        let mut words = self.words[page].lock().unwrap_or_else(PoisonError::into_inner);
+        let by_pointer = room == Room::Roomy && random.below(2) == 0;
+        if random.below(3) > 0 {
+            let (place, value) = (random.below(PLACES.len()), random.next());
+            match self.write(page, place, value, by_pointer) {
+                Ok(()) => words[place] = value,
+                Err(error) => return tolerate(error, room),
+            }
+        }
+        for (place, word) in words.iter().enumerate() {
+            match self.read(page, place, by_pointer) {
+                Ok(found) if found == *word => {}
+                Ok(found) => {
+                    return Err(format!(
+                        "page {page} holds {found:#x} at {place}, and {word:#x} was written"
+                    ));
+                }
+                Err(error) => return tolerate(error, room),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, page: usize, place: usize, value: u64, by_pointer: bool) -> Result<(), FaultError> {
+        let offset = page * PAGE + PLACES[place];
+        if !by_pointer {
+            return self.memory.write(offset, &value.to_le_bytes());
+        }
+        // SAFETY: the word is in the mapping, and whoever touches it holds the page's lock in `words`.
+        unsafe { self.memory.as_ptr().add(offset).cast::<u64>().write_volatile(value) };
+        Ok(())
+    }
+
+    fn read(&self, page: usize, place: usize, by_pointer: bool) -> Result<u64, FaultError> {
+        let offset = page * PAGE + PLACES[place];
+        if by_pointer {
+            // SAFETY: as in `write`.
+            return Ok(unsafe { self.memory.as_ptr().add(offset).cast::<u64>().read_volatile() });
+        }
+        let mut bytes = [0; 8];
+        self.memory.read(offset, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+/// A shortage is no defect where there is little room, as long as it is said.
+fn tolerate(error: FaultError, room: Room) -> Result<(), String> {
+    match error {
+        FaultError::NoFrame(_) | FaultError::Stored(_) if room == Room::Tight => Ok(()),
+        error => Err(format!("a touch could not be served: {error}")),
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, most: usize) -> usize {
+        (self.next() >> 11) as usize % most
+    }
+
+    fn range(&mut self, pages: usize, most: usize) -> Range<usize> {
+        let start = self.below(pages);
+        start..(start + 1 + self.below(most)).min(pages)
+    }
+}
+
+const NODES: usize = 6;
+
+fn machine(choice: Choice, room: Room) -> Result<Machine, BuildError> {
+    let tier = Features::RECLAIM | Features::DEMOTION | Features::PROMOTION | Features::HOTUNPLUG;
+    let fenced = Features::RECLAIM | Features::DEMOTION | Features::HOTUNPLUG | Features::WRITE_FENCE;
+    let ordinary = if room == Room::Roomy { 2048 } else { 700 };
+    Machine::builder()
+        .node(NodeSpec::ordinary(ordinary))
+        .node(NodeSpec::ordinary(ordinary))
+        .node(NodeSpec::private(MemoryClass::FAR, 512).features(tier))
+        .node(NodeSpec::private(MemoryClass::FAR, 256).features(fenced))
+        .node(NodeSpec::compressed(128, 384))
+        .node(NodeSpec::private(MemoryClass::HBM, 256).features(Features::USER_NUMA | Features::HOTUNPLUG))
+        .faults(choice)
+        .build()
+}
+
+/// Everything that one step of a thread needs.
+struct World<'m> {
+    machine: &'m Machine,
+    nodes: [NodeId; NODES],
+    shared: Shared<'m>,
+    room: Room,
+    stop: AtomicBool,
+    /// How many steps each role did.
+    steps: [AtomicU64; ROLES.len()],
+}
+
+impl World<'_> {
+    fn step(&self, role: Role, number: usize, random: &mut Random) -> Result<(), String> {
+        let memory = self.shared.memory;
+        let [near, other, far, fenced, compressed, device] = self.nodes;
+        match role {
+            Role::Toucher => self.shared.touch(random, self.room)?,
+            Role::Migrator => {
+                let page = random.below(memory.pages());
+                let moved = match random.below(3) {
+                    0 => memory.migrate(page, near),
+                    1 => memory.migrate(page, other),
+                    _ => match self.machine.owner_grant(device) {
+                        Ok(grant) => memory.migrate_with(page, &grant),
+                        // The device is unplugged now.
+                        Err(_) => Ok(()),
+                    },
+                };
+                match moved {
+                    Ok(()) | Err(FaultError::NoFrame(_) | FaultError::Stored(_)) => {}
+                    Err(error) => return Err(format!("a page did not migrate: {error}")),
+                }
+            }
+            Role::Demoter => {
+                let target = [far, fenced, compressed][random.below(3)];
+                // A refusal says why and is counted; an error is a node that is away.
+                let _ = memory.demote(random.range(memory.pages(), 24), target);
+            }
+            Role::Promoter => match memory.promote(random.range(memory.pages(), 24), far) {
+                // Nothing was there to promote, or no room: let it become something else.
+                Ok(0) | Err(FaultError::Denied(_) | FaultError::NoFrame(_)) => {
+                    thread::sleep(Duration::from_micros(100));
+                }
+                Ok(_) => {}
+                Err(error) => return Err(format!("a page was not promoted: {error}")),
+            },
+            Role::Reclaimer => {
+                if random.below(20) == 0 {
+                    self.machine.age();
+                }
+                self.machine.reclaim(1 + random.below(32));
+                thread::sleep(Duration::from_micros(300));
+            }
+            Role::Unplugger => {
+                let node = if number == 0 { [far, device] } else { [fenced, compressed] }[random.below(2)];
+                self.pull_and_plug(node)?;
+                thread::sleep(Duration::from_millis(2));
+            }
+            Role::Mapper => self.map_and_unmap(random)?,
+            Role::Allocator => self.allocate(random)?,
+            Role::Observer => {
+                let occupancy = self.machine.occupancy();
+                if occupancy.nodes.len() != NODES || self.machine.counters().hard_faults == 0 {
+                    return Err("the machine cannot be read back".into());
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a node away and brings it back. What keeps it is said, and it is asked for again.
+    fn pull_and_plug(&self, node: NodeId) -> Result<(), String> {
+        let start = Instant::now();
+        loop {
+            match self.machine.unplug(node) {
+                Ok(_) => break,
+                Err(
+                    UnplugError::Evacuate { error: FaultError::NoFrame(_) | FaultError::Stored(_), .. }
+                    | UnplugError::Offline(_)
+                    | UnplugError::Service(_),
+                ) => return Ok(()),
+                // Its memory is gone, and somebody holds a grant: it must go in the end.
+                Err(UnplugError::Unregister(_)) if start.elapsed() < Duration::from_secs(30) => {}
+                Err(error) => return Err(format!("{node:?} was not unplugged: {error}")),
+            }
+        }
+        self.machine.plug(node).map_err(|error| format!("{node:?} was not plugged in: {error}"))
+    }
+
+    fn map_and_unmap(&self, random: &mut Random) -> Result<(), String> {
+        let device = self.nodes[5];
+        let placement = [Placement::Near(self.nodes[1]), Placement::Bound(device), Placement::Owner(device)]
+            [random.below(3)];
+        let mapping = match self.machine.map_at(48, placement) {
+            Ok(mapping) => mapping,
+            // The device is unplugged now.
+            Err(MapError::Denied(_)) => return Ok(()),
+            Err(error) => return Err(format!("nothing was mapped: {error}")),
+        };
+        let seed = random.next();
+        let value = |page: usize| seed ^ page as u64;
+        let mut written = 0;
+        for page in 0..mapping.pages() {
+            match mapping.write(page * PAGE + 16, &value(page).to_le_bytes()) {
+                Ok(()) => written += 1,
+                // The device is full, or away, and nothing spills.
+                Err(FaultError::NoFrame(_) | FaultError::Denied(_)) => break,
+                Err(error) => return Err(format!("a new mapping cannot be written to: {error}")),
+            }
+        }
+        thread::yield_now();
+        for page in 0..written {
+            let mut found = [0; 8];
+            mapping
+                .read(page * PAGE + 16, &mut found)
+                .map_err(|error| format!("a new mapping cannot be read: {error}"))?;
+            if u64::from_le_bytes(found) != value(page) {
+                return Err(format!("page {page} of a new mapping has lost its bytes"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A driver's own frames, and objects on its node.
+    fn allocate(&self, random: &mut Random) -> Result<(), String> {
+        let Ok(grant) = self.machine.owner_grant(self.nodes[5]) else {
+            thread::yield_now();
+            return Ok(());
+        };
+        if let Ok(frame) = grant.alloc(Request::page()) {
+            let value = random.next().to_le_bytes();
+            let mut found = [0; 8];
+            if !self.machine.write(&frame, 100, &value)
+                || !self.machine.read(&frame, 100, &mut found)
+                || found != value
+            {
+                return Err("a driver's frame has lost its bytes".into());
+            }
+            self.machine.free(frame).map_err(|error| error.to_string())?;
+        }
+        let heap = grant.into_heap().map_err(|error| error.to_string())?;
+        let mut objects = heap.vec();
+        for number in 0..1000 {
+            // The node may be full or leaving.
+            if objects.push(number).is_err() {
+                break;
+            }
+        }
+        if objects.iter().enumerate().any(|(number, object)| number != *object) {
+            return Err("an object has lost its bytes".into());
+        }
+        thread::sleep(Duration::from_micros(200));
+        Ok(())
+    }
+}
+
+fn soak(choice: Choice, room: Room, length: Duration) {
+    let machine = match machine(choice, room) {
+        Ok(machine) => machine,
+        Err(BuildError::Faults(error)) if choice != Choice::Signal => return println!("SKIPPED: {error}"),
+        Err(error) => panic!("{error}"),
+    };
+    let nodes = [0, 1, 2, 3, 4, 5].map(|number| machine.node(number).unwrap());
+    let seed = std::env::var("PNODE_SOAK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1u64);
+    let memory = machine.map(1536, nodes[0]).unwrap();
+    // Half of the pages do not compress.
+    let mut random = Random(seed * 0x9e37_79b9_7f4a_7c15);
+    for page in 0..memory.pages() {
+        let noise: Vec<u8> = (0..PAGE / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+        let bytes = if page % 2 == 0 { noise } else { vec![page as u8; PAGE] };
+        memory.write(page * PAGE, &bytes).unwrap();
+        PLACES.iter().for_each(|place| memory.write(page * PAGE + place, &[0; 8]).unwrap());
+    }
+    let world = World {
+        machine: &machine,
+        nodes,
+        shared: Shared { memory: &memory, words: (0..memory.pages()).map(|_| Mutex::default()).collect() },
+        room,
+        stop: AtomicBool::new(false),
+        steps: Default::default(),
+    };
+    let running = AtomicUsize::new(ROLES.iter().map(|(_, count)| count).sum());
+    let first_problem = Mutex::new(None);
+    thread::scope(|scope| {
+        let mut thread_number = 0;
+        for (index, (role, count)) in ROLES.into_iter().enumerate() {
+            for number in 0..count {
+                thread_number += 1;
+                let mut random = Random((seed << 16 | thread_number) * 0x2545_f491_4f6c_dd1d);
+                let (world, running, first_problem) = (&world, &running, &first_problem);
+                scope.spawn(move || {
+                    while !world.stop.load(Ordering::Relaxed) {
+                        if let Err(problem) = world.step(role, number, &mut random) {
+                            let problem = format!("{role:?}: {problem}");
+                            first_problem
+                                .lock()
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .get_or_insert(problem);
+                            world.stop.store(true, Ordering::Relaxed);
+                        }
+                        world.steps[index].fetch_add(1, Ordering::Relaxed);
+                    }
+                    running.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+        }
+        let start = Instant::now();
+        while start.elapsed() < length && !world.stop.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        world.stop.store(true, Ordering::Relaxed);
+        let patience = Instant::now();
+        while running.load(Ordering::Relaxed) > 0 {
+            if patience.elapsed() > Duration::from_secs(60) {
+                eprintln!(
+                    "{choice:?} {room:?} seed {seed}: {running:?} threads hang; steps {:?}",
+                    world.steps
+                );
+                std::process::abort();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    let problem = first_problem.into_inner().unwrap_or_else(PoisonError::into_inner);
+    assert_eq!(problem, None, "{choice:?} {room:?} seed {seed}");
+
+    for (page, words) in world.shared.words.iter().enumerate() {
+        let words = words.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, word) in words.iter().enumerate() {
+            assert_eq!(
+                world.shared.read(page, place, false),
+                Ok(*word),
+                "page {page} of {choice:?}, seed {seed}"
+            );
+        }
+    }
+    machine.audit().unwrap();
+    let counters = machine.counters();
+    let steps: Vec<_> = ROLES
+        .iter()
+        .zip(&world.steps)
+        .map(|((role, _), steps)| format!("{role:?} {}", steps.load(Ordering::Relaxed)))
+        .collect();
+    println!("{choice:?} {room:?} seed {seed}: {}\n{counters}", steps.join(", "));
+    for (role, steps) in ROLES.iter().zip(&world.steps) {
+        assert!(steps.load(Ordering::Relaxed) > 0, "{role:?} never came to its turn");
+    }
+    drop(world);
+    drop(memory);
+    machine.audit().unwrap();
+    // The window of the compressed node goes with the node.
+    machine.unplug(nodes[4]).unwrap();
+    for node in nodes.into_iter().filter(|node| *node != nodes[4]) {
+        assert_eq!(machine.free_frames(node), machine.frames(node), "{node:?} has lost frames");
+    }
+}
+
+/// What the process has that a machine could leave behind.
+fn left_behind() -> [usize; 2] {
+    ["/proc/self/task", "/proc/self/fd"]
+        .map(|what| std::fs::read_dir(what).map_or(0, |entries| entries.count()))
+}
+
+#[test]
+fn nothing_is_lost_whatever_32_threads_do() {
+    let seconds =
+        std::env::var("PNODE_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(1.0);
+    for choice in [Choice::Signal, Choice::Userfaultfd, Choice::UserfaultfdEvents] {
+        for room in [Room::Roomy, Room::Tight] {
+            let before = left_behind();
+            soak(choice, room, Duration::from_secs_f64(seconds));
+            assert_eq!(left_behind(), before, "threads and file descriptors after {choice:?}");
+        }
+    }
+}
