@@ -61,6 +61,7 @@ mod c {
         pub(super) fn eventfd(initial: u32, flags: c_int) -> c_int;
         pub(super) fn syscall(number: c_long, ...) -> c_long;
         pub(super) fn sigaction(signal: c_int, new: *const SigAction, old: *mut SigAction) -> c_int;
+        pub(super) fn getrlimit(resource: c_int, limit: *mut [u64; 2]) -> c_int;
         pub(super) fn getauxval(kind: c_ulong) -> c_ulong;
         pub(super) fn __errno_location() -> *mut c_int;
     }
@@ -243,12 +244,26 @@ impl Drop for Reservation {
 /// A file that lives in memory only, `bytes` long and full of zeroes.
 pub(crate) fn memory_file(bytes: u64) -> Result<OwnedFd, SysError> {
     const MFD_CLOEXEC: u32 = 1;
+    const EFBIG: i32 = 27;
+    // A file that grows beyond the process's limit ends the process by a signal, so the limit is looked at first.
+    if bytes > file_size_limit() {
+        return Err(SysError { call: "ftruncate", errno: EFBIG });
+    }
     // SAFETY: the name is a C string with static lifetime.
     let fd = unsafe { c::memfd_create(c"pnode".as_ptr(), MFD_CLOEXEC) };
     let file = File::from(owned(fd, "memfd_create")?);
     file.set_len(bytes)
         .map_err(|error| SysError { call: "ftruncate", errno: error.raw_os_error().unwrap_or(0) })?;
     Ok(file.into())
+}
+
+/// The largest file that the process may write, in bytes.
+fn file_size_limit() -> u64 {
+    const RLIMIT_FSIZE: c_int = 1;
+    let mut limit = [u64::MAX; 2];
+    // SAFETY: `limit` has the layout of the kernel's `struct rlimit64`, which is that of `struct rlimit` on 64-bit machines.
+    let result = unsafe { c::getrlimit(RLIMIT_FSIZE, &mut limit) };
+    if result == 0 { limit[0] } else { u64::MAX }
 }
 
 fn owned(fd: RawFd, call: &'static str) -> Result<OwnedFd, SysError> {

@@ -59,11 +59,11 @@ fn limited(limit: &str) -> Option<String> {
 }
 
 #[test]
-fn few_descriptors_or_little_address_space_are_clear_errors() {
+fn few_descriptors_little_address_space_or_small_files_are_clear_errors() {
     let roomy = limited("-n 64").unwrap();
     assert_eq!(roomy.matches("worked").count(), 2, "{roomy}");
     let mut refused = 0;
-    for limit in ["-n 5", "-n 6", "-n 7", "-n 8", "-v 12000", "-v 18000", "-v 24000"] {
+    for limit in ["-f 64", "-n 5", "-n 6", "-n 7", "-n 8", "-v 12000", "-v 18000", "-v 24000"] {
         let Some(text) = limited(limit) else { continue };
         let (worked, sentences) = (text.matches("worked").count(), text.matches("refused: ").count());
         assert_eq!(worked + sentences, 2, "{limit}: {text}");

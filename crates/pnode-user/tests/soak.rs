@@ -169,7 +169,10 @@ impl World<'_> {
         let memory = self.shared.memory;
         let [near, other, far, fenced, compressed, device] = self.nodes;
         match role {
-            Role::Toucher => self.shared.touch(random, self.room)?,
+            Role::Toucher => self.shared.touch(random, self.room).map_err(|error| {
+                let free: Vec<u64> = self.nodes.iter().map(|node| self.machine.free_frames(*node)).collect();
+                format!("{error}; free frames by node: {free:?}\n{}", self.machine.occupancy())
+            })?,
             Role::Migrator => {
                 let page = random.below(memory.pages());
                 let moved = match random.below(3) {
@@ -378,6 +381,10 @@ fn soak(choice: Choice, room: Room, length: Duration) {
         }
     });
     let problem = first_problem.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if problem.is_some() {
+        // What a reader needs first: who has the memory.
+        println!("audit: {:?}\n{}{}", machine.audit(), machine.counters(), machine.occupancy());
+    }
     assert_eq!(problem, None, "{choice:?} {room:?} seed {seed}");
 
     for (page, words) in world.shared.words.iter().enumerate() {

@@ -148,6 +148,14 @@ impl Mapping {
     }
 }
 
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // Here and not when the last one lets the region go: who looks through all mappings holds each of them, and the
+        // memory of those that have ended would be missing for as long.
+        self.region.give_all_back();
+    }
+}
+
 impl fmt::Debug for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Mapping({:?})", self.region.view)
@@ -215,5 +223,35 @@ impl Machine {
         fault::attach(&region);
         self.shared.regions().all.push(Arc::downgrade(&region));
         Ok(Mapping { region })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NodeSpec;
+
+    #[test]
+    fn frames_go_back_when_a_mapping_ends_whoever_looks_through_the_mappings() {
+        let machine = Machine::builder()
+            .node(NodeSpec::ordinary(64))
+            .node(NodeSpec::compressed(32, 64))
+            .build()
+            .unwrap();
+        let [dram, compressed] = [machine.node(0).unwrap(), machine.node(1).unwrap()];
+        let memory = machine.map(40, dram).unwrap();
+        (0..40).for_each(|page| memory.write(page * machine.page().bytes(), &[1]).unwrap());
+        memory.demote(0..10, compressed).unwrap();
+        // As a search for cold pages has them.
+        let held = machine.shared.live_regions();
+        drop(memory);
+        assert_eq!(machine.free_frames(dram), 64);
+        assert_eq!(machine.compressed(compressed).unwrap().stats.pages, 0);
+        // What the search does then finds nothing.
+        machine.reclaim(64);
+        machine.age();
+        machine.unplug(compressed).unwrap();
+        drop(held);
+        machine.audit().unwrap();
     }
 }

@@ -295,6 +295,16 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        self.give_all_back();
+    }
+}
+
+impl Region {
+    /// Ends the mapping: nothing is mapped any more, and every page is as if nobody had touched it.
+    ///
+    /// A search for cold pages or the evacuation of a node may hold the region for a while after that; they find
+    /// untouched pages.
+    pub(super) fn give_all_back(&self) {
         // Whoever touched the addresses is gone: nobody has the mapping. They go away with the view, after this, but
         // until then a stray pointer must not reach frames that somebody else gets.
         let all = self.view.pages();
