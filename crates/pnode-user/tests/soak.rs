@@ -323,7 +323,7 @@ fn soak(choice: Choice, room: Room, length: Duration) {
     let seed = std::env::var("PNODE_SOAK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1u64);
     let memory = machine.map(1536, nodes[0]).unwrap();
     // Half of the pages do not compress.
-    let mut random = Random(seed * 0x9e37_79b9_7f4a_7c15);
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     for page in 0..memory.pages() {
         let noise: Vec<u8> = (0..PAGE / 8).flat_map(|_| random.next().to_le_bytes()).collect();
         let bytes = if page % 2 == 0 { noise } else { vec![page as u8; PAGE] };
@@ -345,7 +345,7 @@ fn soak(choice: Choice, room: Room, length: Duration) {
         for (index, (role, count)) in ROLES.into_iter().enumerate() {
             for number in 0..count {
                 thread_number += 1;
-                let mut random = Random((seed << 16 | thread_number) * 0x2545_f491_4f6c_dd1d);
+                let mut random = Random((seed << 16 | thread_number).wrapping_mul(0x2545_f491_4f6c_dd1d));
                 let (world, running, first_problem) = (&world, &running, &first_problem);
                 scope.spawn(move || {
                     while !world.stop.load(Ordering::Relaxed) {
