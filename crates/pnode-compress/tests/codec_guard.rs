@@ -62,33 +62,37 @@ impl Drop for Guarded {
     }
 }
 
+/// Pages of every size, against either guard; the corpora repeat in larger pages what they hold in small ones.
 #[test]
 fn nothing_outside_the_slices_is_touched() {
-    let mut scratch = Scratch::new();
-    let (mut source, mut object, mut target) = (Guarded::new(PAGE), Guarded::new(PAGE), Guarded::new(PAGE));
-    let mut m = Mix::new(7);
-    for (kind, against) in KINDS.iter().flat_map(|k| [(k, Against::Start), (k, Against::End)]) {
-        for original in synth::corpus(kind, 6).chunks_exact(PAGE) {
-            let page = source.slice(PAGE, against);
-            page.copy_from_slice(original);
-            for codec in Codec::ALL {
-                let mut whole = [0; PAGE];
-                let Ok(encoded) = encode_as(codec, page, &mut whole, &mut scratch) else { continue };
-                // Into exactly its own room, and refused in less.
-                let out = object.slice(encoded.len(), against);
-                assert_eq!(encode_as(codec, page, out, &mut scratch), Ok(encoded));
-                let out = object.slice(encoded.len() / 2, against);
-                assert!(encode_as(codec, page, out, &mut scratch).is_err());
+    for (bytes, pages) in [(PAGE, 6), (4 * PAGE, 2), (16 * PAGE, 1)] {
+        let mut scratch = Scratch::new();
+        let (mut source, mut object, mut target) =
+            (Guarded::new(bytes), Guarded::new(bytes), Guarded::new(bytes));
+        let mut m = Mix::new(7);
+        for (kind, against) in KINDS.iter().flat_map(|k| [(k, Against::Start), (k, Against::End)]) {
+            for original in synth::corpus(kind, pages * bytes / PAGE).chunks_exact(bytes) {
+                let page = source.slice(bytes, against);
+                page.copy_from_slice(original);
+                for codec in Codec::ALL {
+                    let mut whole = vec![0; bytes];
+                    let Ok(encoded) = encode_as(codec, page, &mut whole, &mut scratch) else { continue };
+                    // Into exactly its own room, and refused in less.
+                    let out = object.slice(encoded.len(), against);
+                    assert_eq!(encode_as(codec, page, out, &mut scratch), Ok(encoded));
+                    let out = object.slice(encoded.len() / 2, against);
+                    assert!(encode_as(codec, page, out, &mut scratch).is_err());
 
-                let bytes = object.slice(encoded.len(), against);
-                bytes.copy_from_slice(&whole[..encoded.len()]);
-                let back = target.slice(PAGE, against);
-                decode(encoded.tag(), bytes, back, &mut scratch).unwrap();
-                assert!(back == original, "{kind} {codec:?}");
-                for _ in 0..24 {
-                    let at = m.below(bytes.len() as u64) as usize;
-                    bytes[at] = m.next() as u8;
-                    let _ = decode(encoded.tag(), bytes, back, &mut scratch);
+                    let stored = object.slice(encoded.len(), against);
+                    stored.copy_from_slice(&whole[..encoded.len()]);
+                    let back = target.slice(bytes, against);
+                    decode(encoded.tag(), stored, back, &mut scratch).unwrap();
+                    assert!(back == original, "{kind} {codec:?} {bytes}");
+                    for _ in 0..24 {
+                        let at = m.below(stored.len() as u64) as usize;
+                        stored[at] = m.next() as u8;
+                        let _ = decode(encoded.tag(), stored, back, &mut scratch);
+                    }
                 }
             }
         }
@@ -97,17 +101,19 @@ fn nothing_outside_the_slices_is_touched() {
 
 #[test]
 fn noise_is_decoded_inside_the_slices() {
-    let mut scratch = Scratch::new();
-    let (mut object, mut target) = (Guarded::new(PAGE), Guarded::new(PAGE));
-    let mut m = Mix::new(11);
-    let tags: Vec<Tag> = (0..=255).filter_map(|byte| Tag::from_byte(byte).ok()).collect();
-    for round in 0..4000 {
-        let len = m.below(200) as usize;
-        let against = if round % 2 == 0 { Against::Start } else { Against::End };
-        let bytes = object.slice(len, against);
-        bytes.iter_mut().for_each(|b| *b = m.next() as u8);
-        for &tag in &tags {
-            let _ = decode(tag, bytes, target.slice(PAGE, against), &mut scratch);
+    for (bytes, rounds) in [(PAGE, 4000), (4 * PAGE, 500), (16 * PAGE, 200)] {
+        let mut scratch = Scratch::new();
+        let (mut object, mut target) = (Guarded::new(PAGE), Guarded::new(bytes));
+        let mut m = Mix::new(11);
+        let tags: Vec<Tag> = (0..=255).filter_map(|byte| Tag::from_byte(byte).ok()).collect();
+        for round in 0..rounds {
+            let len = m.below(200) as usize;
+            let against = if round % 2 == 0 { Against::Start } else { Against::End };
+            let noise = object.slice(len, against);
+            noise.iter_mut().for_each(|b| *b = m.next() as u8);
+            for &tag in &tags {
+                let _ = decode(tag, noise, target.slice(bytes, against), &mut scratch);
+            }
         }
     }
 }

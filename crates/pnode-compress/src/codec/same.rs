@@ -2,31 +2,40 @@
 
 /// The 8-byte word that the page repeats, in native byte order, or `None` if it does not (or is shorter than a word).
 ///
-/// A page that differs shows it in its first and last word nearly always, as zram's check relies on; only a page that
-/// passes those is read in full.
+/// A page that differs shows it in its first and last word nearly always, as zram's check relies on, and if not there,
+/// in the line after the first word; only a page that passes those is read in full.
 #[inline]
 pub fn same_filled(page: &[u8]) -> Option<u64> {
     let (first, _) = page.split_first_chunk::<8>()?;
     let (_, last) = page.split_last_chunk::<8>()?;
-    if first != last {
+    if first != last || page.len() % 8 != 0 {
         return None;
     }
     let word = u64::from_ne_bytes(*first);
-    repeats(page, word).then_some(word)
+    let start = &page[..page.len().min(LINE)];
+    (differences(start, word) == 0 && page.chunks(4096).all(|part| differences(part, word) == 0))
+        .then_some(word)
 }
 
-/// Whether `page` is `word` over and over.
-fn repeats(page: &[u8], word: u64) -> bool {
-    // The differences of a stride are gathered without a branch, so that the compiler reads it with wide loads.
-    let clean = |stride: &[u8]| {
-        let differ = |bytes: &[u8]| match bytes.first_chunk() {
-            Some(bytes) => word ^ u64::from_ne_bytes(*bytes),
-            None => 0,
-        };
-        stride.chunks_exact(8).fold(0, |all, bytes| all | differ(bytes)) == 0
-    };
-    let (mut strides, rest) = (page.chunks_exact(512), page.len() % 512);
-    strides.all(clean) && clean(&page[page.len() - rest..]) && page.len() % 8 == 0
+/// How many bytes are looked at in a step.
+const LINE: usize = 128;
+
+/// The bits in which any word of `part` differs from `word`.
+///
+/// They are gathered without a branch, in as many sums as keep the loads of a core busy and over a part too long to be
+/// unrolled: so the compiler makes wide loads of them, not a test a word, and memory sets the pace.
+#[inline]
+fn differences(part: &[u8], word: u64) -> u64 {
+    let differ = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| word ^ u64::from_ne_bytes(*bytes));
+    let mut sums = [0; LINE / 8];
+    let lines = part.chunks_exact(LINE);
+    let rest = lines.remainder().chunks_exact(8).fold(0, |all, bytes| all | differ(bytes));
+    for line in lines {
+        for (i, bytes) in line.chunks_exact(8).enumerate() {
+            sums[i] |= differ(bytes);
+        }
+    }
+    sums.iter().fold(rest, |all, sum| all | sum)
 }
 
 /// Fills the page with the word whose bytes are `word`.

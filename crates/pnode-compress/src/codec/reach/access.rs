@@ -43,5 +43,16 @@ macro_rules! store {
     }};
 }
 
+/// `copy!(u64, bytes, from, to)`: copies as many bytes within `bytes` as the type has, all read before one is written.
+macro_rules! copy {
+    ($int:ty, $bytes:expr, $from:expr, $to:expr) => {{
+        #[cfg(feature = "raw")]
+        store!($int, $bytes, $to, load!($int, $bytes, $from));
+        #[cfg(not(feature = "raw"))]
+        $bytes.copy_within($from..$from + size_of::<$int>(), $to);
+    }};
+}
+
+pub(super) use copy;
 pub(super) use load;
 pub(super) use store;

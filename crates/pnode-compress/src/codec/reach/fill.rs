@@ -1,6 +1,6 @@
 //! The decoder's quick loop over sequences, and the copies of matches.
 
-use super::access::{load, store};
+use super::access::{copy, load, store};
 use crate::codec::{DecodeError, Fault};
 
 /// What the quick loop wants before it in the block: a token, 16 bytes of literals, a distance and the first bytes of
@@ -80,9 +80,9 @@ pub(in crate::codec) fn decode_quickly(
         // the match ends by `begin + 18`.
         if distance >= 8 {
             // REACH: all of these end by `begin + 18`; the loads lie before their stores.
-            store!(u64, page, begin, load!(u64, page, from));
-            store!(u64, page, begin + 8, load!(u64, page, from + 8));
-            store!(u16, page, begin + 16, load!(u16, page, from + 16));
+            copy!(u64, page, from, begin);
+            copy!(u64, page, from + 8, begin + 8);
+            copy!(u16, page, from + 16, begin + 16);
         } else {
             // REACH: as `18 + OVERSHOOT` is 50.
             copy_far(page, begin, distance, begin + short + MIN_MATCH);
@@ -145,9 +145,9 @@ fn copy_far(page: &mut [u8], end: usize, distance: usize, stop: usize) {
     if distance >= 16 {
         loop {
             // REACH: `from < to < stop`, and `stop + OVERSHOOT <= page.len()`.
-            store!(u128, page, to, load!(u128, page, from));
+            copy!(u128, page, from, to);
             // REACH: as above, as OVERSHOOT is 32.
-            store!(u128, page, to + 16, load!(u128, page, from + 16));
+            copy!(u128, page, from + 16, to + 16);
             (from, to) = (from + 32, to + 32);
             if to >= stop {
                 break;
@@ -156,7 +156,7 @@ fn copy_far(page: &mut [u8], end: usize, distance: usize, stop: usize) {
     } else if distance > 8 {
         while to < stop {
             // REACH: as above.
-            store!(u64, page, to, load!(u64, page, from));
+            copy!(u64, page, from, to);
             (from, to) = (from + 8, to + 8);
         }
     } else {
