@@ -39,7 +39,7 @@ impl<K: Kernel> Desks<K> {
     }
 
     /// How many desks there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.desks.len()
     }
 
@@ -62,6 +62,6 @@ impl<K: Kernel> Desks<K> {
 
 impl<K: Kernel> fmt::Debug for Desks<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Desks({})", self.len())
+        write!(f, "Desks({})", self.count())
     }
 }

@@ -73,7 +73,7 @@ impl<K: Kernel> StoreHandle<K> {
         let room = Own::room(kernel)?;
         let mut words = Own::slice(kernel, config.words()?, |_| AtomicU64::new(0))?;
         let desks = Desks::new(kernel)?;
-        let shards = desks.len().min(MOST_SHARDS).min(blocks as usize);
+        let shards = desks.count().min(MOST_SHARDS).min(blocks as usize);
         let mut shards = Own::slice(kernel, shards, |_| Shard::new())?;
         let (memory, held) = node.memory()?;
         // SAFETY: by C3 they stay where they are until the store is gone, and nobody else uses them.
