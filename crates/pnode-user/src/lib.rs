@@ -6,7 +6,8 @@
 //!
 //! - [`machine`]: a [`Machine`] of nodes and mappings. Touch an address and it faults; the fault goes through the gate,
 //!   takes a frame and maps it there. Pages move between nodes, are fenced, compressed, promoted and evacuated under
-//!   programs that use them.
+//!   programs that use them. A [`Process`](machine::Process) is an address space with areas, policies and a cpuset, which
+//!   forks.
 //! - [`heap`]: a heap on one node, for Rust objects that are to be there and nowhere else.
 //! - [`machine_file`]: a machine in one small text file.
 //! - [`fault`]: the faults themselves: addresses on which one's own pager maps what it likes.

@@ -27,6 +27,7 @@ use core::fmt;
 use std::sync::{Arc, Weak};
 
 use pnode_compress::cram;
+use pnode_core::policy::PlaceError;
 use pnode_core::sync::{AtomicUsize, Ordering};
 use pnode_core::{AllocError, Denied};
 
@@ -85,6 +86,10 @@ pub enum FaultError {
     NoFrame(AllocError),
     /// The page belongs on a node that does not let it in.
     Denied(Denied),
+    /// The policies of a process found no frame for the page.
+    NoPlace(PlaceError),
+    /// A write to what the process may only read.
+    ReadOnly,
     /// The page is stored on a compressed node, which does not give it back.
     Stored(cram::FaultError),
     /// The kernel refused a mapping.
@@ -98,6 +103,8 @@ impl fmt::Display for FaultError {
         match self {
             Self::NoFrame(error) => error.fmt(f),
             Self::Denied(denied) => denied.fmt(f),
+            Self::NoPlace(error) => error.fmt(f),
+            Self::ReadOnly => f.write_str("the process may only read this; give it the right to write"),
             Self::Stored(error) => error.fmt(f),
             Self::Kernel(error) => {
                 write!(f, "the kernel refused a mapping ({error}); raise the limit it names")

@@ -1,10 +1,11 @@
 //! Bringing several pages at once: the neighbours of a fault, and whole ranges.
 
 use core::ops::Range;
-use std::sync::{MutexGuard, TryLockError};
+use std::sync::{Arc, MutexGuard, TryLockError};
 
 use pnode_core::{Frame, Pfn};
 
+use super::common::Writes;
 use super::mapping::Mapping;
 use super::region::{Page, Region, State};
 use crate::fault::{FaultError, Protection, Standing};
@@ -29,8 +30,9 @@ impl Region {
         window: Range<usize>,
     ) -> Result<usize, FaultError> {
         let frame = self.first_frame(page, standing)?;
-        let after = self.neighbours(frame.pfn(), (page + 1..window.end).zip(1..));
-        let before = self.neighbours(frame.pfn(), (window.start..page).rev().zip((1..).map(|n: i64| -n)));
+        let after = self.neighbours(page, frame.pfn(), (page + 1..window.end).zip(1..));
+        let before =
+            self.neighbours(page, frame.pfn(), (window.start..page).rev().zip((1..).map(|n: i64| -n)));
         let (first, pages) = (page - before.len(), before.len() + 1 + after.len());
         let mut mapped = Err(FaultError::NotMapped);
         if pages > 1 {
@@ -55,7 +57,12 @@ impl Region {
     }
 
     /// The pages that can come along, from the nearest on, and their distance from the frame `pfn`.
-    fn neighbours(&self, pfn: Pfn, pages: impl Iterator<Item = (usize, i64)>) -> Vec<Neighbour<'_>> {
+    fn neighbours(
+        &self,
+        near: usize,
+        pfn: Pfn,
+        pages: impl Iterator<Item = (usize, i64)>,
+    ) -> Vec<Neighbour<'_>> {
         let mut found = Vec::new();
         for (page, distance) in pages {
             // Never waits for a page while one is held.
@@ -65,9 +72,12 @@ impl Region {
                 Some(Err(TryLockError::WouldBlock)) | None => break,
             };
             let is_free = matches!(cell.state, State::Untouched)
+                && self.admits_like(page, near)
                 && !matches!(self.view.standing(page), Standing::Mapped(_));
             let beside = pfn.get().checked_add_signed(distance).map(Pfn::new);
-            let Some(frame) = beside.filter(|_| is_free).and_then(|pfn| self.exactly(pfn)) else { break };
+            let Some(frame) = beside.filter(|_| is_free).and_then(|pfn| self.exactly(page, pfn)) else {
+                break;
+            };
             found.push(Neighbour { cell, frame });
         }
         found
@@ -76,10 +86,35 @@ impl Region {
     /// Fills consecutive frames from `frame` on with zeroes and maps them, if they are in one place and not fenced.
     fn map_run(&self, first: usize, pages: usize, frame: &Frame) -> Result<(), FaultError> {
         let (site, index) = self.shared.locate(frame.pfn()).ok_or(FaultError::NotMapped)?;
-        if self.shared.protection(frame) != Protection::ReadWrite {
+        if self.protection(first, frame)? != Protection::ReadWrite {
             return Err(FaultError::NotMapped);
         }
         self.view.map_zeroed(first, pages, &site.backing, index).map_err(FaultError::Kernel)
+    }
+
+    /// As [`Mapping::populate`]; an error names its page.
+    pub(super) fn populate(&self, pages: Range<usize>) -> Result<usize, (usize, FaultError)> {
+        let pages = self.clamp(pages);
+        let (mut page, mut taken) = (pages.start, 0);
+        while page < pages.end {
+            let Some(mut cell) = self.lock(page) else { break };
+            let standing = self.view.standing(page);
+            let is_mapped = matches!(standing, Standing::Mapped(_));
+            let brought = match &cell.state {
+                State::Untouched => {
+                    let end = pages.end.min(page.saturating_add(MOST));
+                    self.bring(page, &mut cell, standing, page..end).inspect(|brought| taken += brought)
+                }
+                State::Resident(frame) if !is_mapped => self.map(page, frame).map(|()| 1),
+                State::Common(common) if !is_mapped => {
+                    let common = Arc::clone(common);
+                    self.serve_common(page, &mut cell, &common, Writes::No, None).map(|()| 1)
+                }
+                State::Resident(_) | State::Common(_) | State::Stored { .. } => Ok(1),
+            };
+            page += brought.map_err(|error| (page, error))?;
+        }
+        Ok(taken)
     }
 }
 
@@ -94,26 +129,6 @@ impl Mapping {
     ///
     /// [`FaultError`] at the first page that cannot be served; those before it are present.
     pub fn populate(&self, pages: Range<usize>) -> Result<usize, FaultError> {
-        let region = &*self.region;
-        let pages = region.clamp(pages);
-        let (mut page, mut taken) = (pages.start, 0);
-        while page < pages.end {
-            let Some(mut cell) = region.lock(page) else { break };
-            let standing = region.view.standing(page);
-            match (&cell.state, standing) {
-                (State::Untouched, _) => {
-                    let end = pages.end.min(page.saturating_add(MOST));
-                    let brought = region.bring(page, &mut cell, standing, page..end)?;
-                    (page, taken) = (page + brought, taken + brought);
-                    continue;
-                }
-                (State::Resident(frame), Standing::Absent | Standing::Laid { .. }) => {
-                    region.map(page, frame)?;
-                }
-                (State::Resident(_) | State::Stored { .. }, _) => {}
-            }
-            page += 1;
-        }
-        Ok(taken)
+        self.region.populate(pages).map_err(|(_, error)| error)
     }
 }

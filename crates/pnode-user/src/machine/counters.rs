@@ -40,6 +40,12 @@ counters! {
     faulted_around: "pages faulted around",
     /// Faults that found the page and only mapped it again.
     soft_faults: "soft faults",
+    /// Address spaces that were forked.
+    forks: "forks",
+    /// Writes to a page that a fork shared, which copied it.
+    copied_on_write: "pages copied on write",
+    /// Writes to a page that a fork shared, by the last one who had it.
+    taken_over: "pages taken over by a write",
     /// Faults that read a page of a compressed node.
     read_faults: "reads of compressed pages",
     /// Faults that another thread had served meanwhile.

@@ -42,6 +42,9 @@ pub(super) enum Ask {
 impl Region {
     /// The frame for page `page`, which is touched for the first time.
     pub(super) fn first_frame(&self, page: usize, standing: Standing) -> Result<Frame, FaultError> {
+        if self.is_governed(page) {
+            return self.own_frame(page);
+        }
         let node = self.placement.node();
         let site = self.shared.site(node).ok_or(FaultError::NotMapped)?;
         match self.placement {
@@ -64,8 +67,11 @@ impl Region {
         }
     }
 
-    /// Exactly this frame, if the policy would take a frame of its node first.
-    pub(super) fn exactly(&self, pfn: Pfn) -> Option<Frame> {
+    /// Exactly this frame for `page`, if the policy would take a frame of its node first.
+    pub(super) fn exactly(&self, page: usize, pfn: Pfn) -> Option<Frame> {
+        if self.is_governed(page) {
+            return None;
+        }
         let node = self.placement.node();
         let site = self.shared.site(node).filter(|site| site.frames.contains(pfn))?;
         match self.placement {
@@ -120,7 +126,8 @@ impl Region {
     /// A frame of ordinary memory; reclaims if there is none.
     pub(super) fn ordinary_frame(&self) -> Result<Frame, FaultError> {
         const BATCH: usize = 32;
-        let request = Request::page().prefer(self.placement.node());
+        let mems = self.mems();
+        let request = Request::page().prefer(self.placement.node()).nodemask(mems.ordinary());
         loop {
             match patiently(|| self.shared.nodes.alloc(request)) {
                 Err(AllocError::NoMemory { .. }) if self.shared.reclaim(BATCH) > 0 => {}

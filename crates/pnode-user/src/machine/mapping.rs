@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pnode_core::{Denied, NodeId, Pfn, Request};
 
-use super::region::{Region, State};
+use super::region::Region;
 use super::{Machine, MachineGrant};
 use crate::fault::{self, FaultError, View};
 use crate::sys::SysError;
@@ -119,12 +119,7 @@ impl Mapping {
 
     /// Where page `page` is now.
     pub fn place(&self, page: usize) -> Place {
-        let Some(cell) = self.region.lock(page) else { return Place::Untouched };
-        match &cell.state {
-            State::Untouched => Place::Untouched,
-            State::Resident(frame) => Place::Resident { node: frame.node(), pfn: frame.pfn() },
-            State::Stored { node, .. } => Place::Compressed { node: *node },
-        }
+        self.region.place(page)
     }
 
     /// Moves page `page` to ordinary node `node`, if it is in a frame of another node. A program that touches it
@@ -219,7 +214,7 @@ impl Machine {
         let site = self.shared.site(node).ok_or(MapError::Unknown { node })?;
         site.check(placement).map_err(MapError::Denied)?;
         let view = View::new(&self.shared.faults, pages, self.shared.page).map_err(MapError::Kernel)?;
-        let region = Region::new(&self.shared, view, placement, site.life());
+        let region = Region::new(&self.shared, view, placement, site.life(), None);
         fault::attach(&region);
         self.shared.regions().all.push(Arc::downgrade(&region));
         Ok(Mapping { region })

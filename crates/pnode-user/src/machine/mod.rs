@@ -6,7 +6,9 @@
 //! | `site` | the memory of one node: its backing, its zone, its registration |
 //! | `compressed` | a private node that keeps pages compressed |
 //! | `mapping` | runs of addresses, as a program has them |
+//! | `process` | address spaces with areas and policies, which fork |
 //! | `region` | their page tables: serving faults, moving pages |
+//! | `common` | pages that several page tables hold |
 //! | `frames`, `around` | where the frame of a page comes from; bringing several pages at once |
 //! | `reclaim` | demotion and promotion, by hand and when memory runs out |
 //! | `heap` | heaps on a node |
@@ -14,12 +16,14 @@
 //! | `counters`, `picture` | what can be read back |
 
 mod around;
+mod common;
 mod compressed;
 mod counters;
 mod frames;
 mod heap;
 mod mapping;
 mod picture;
+mod process;
 mod reclaim;
 mod region;
 mod site;
@@ -30,6 +34,7 @@ use core::fmt;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
+use pnode_core::policy::{FaultCounters, FaultCounts};
 use pnode_core::{
     AllocError, BoxedStorage, Denied, Distances, Frame, FreeError, Grant, NodeId, NodeState, Nodes, Order,
     PageSize, Pfn, Reason, Request,
@@ -45,6 +50,7 @@ pub use counters::Counters;
 pub use heap::{MachineHeap, NodeFrames};
 pub use mapping::{MapError, Mapping, Place, Placement};
 pub use picture::{NodeOccupancy, Occupancy, Use};
+pub use process::{Advice, AreaMap, Existing, MovePageError, NumaMaps, Process, ProcessError, Rights};
 pub use reclaim::{DemoteError, Demotion};
 pub use site::AuditError;
 pub use spec::{BuildError, Builder, NodeSpec};
@@ -102,6 +108,8 @@ pub struct Machine {
 /// - **S1** `arena` is dropped last, and only `sites` and `nodes` hold references into it; neither leaves the crate.
 struct Shared {
     counters: counters::Live,
+    /// Faults whose page a policy placed.
+    faults_by_policy: FaultCounters,
     faults: Arc<Backend>,
     page: PageSize,
     /// How many pages a first touch brings at most: a power of two.
@@ -237,6 +245,11 @@ impl Machine {
         self.shared.site(node)?.compressed()?.usage()
     }
 
+    /// What came of the faults of processes whose pages a policy or a cpuset placed.
+    pub fn policy_faults(&self) -> FaultCounts {
+        self.shared.faults_by_policy.read()
+    }
+
     /// What has been counted so far.
     pub fn counters(&self) -> Counters {
         self.shared.counters.read()
@@ -326,6 +339,7 @@ impl Shared {
         // INVARIANT: S1: `arena` is the last field, and the other two are private and lend no `'static` reference.
         Ok(Self {
             counters: Default::default(),
+            faults_by_policy: FaultCounters::new(),
             faults,
             page,
             fault_around,

@@ -102,6 +102,7 @@ impl Mapping {
             let on = match &cell.state {
                 State::Resident(frame) => Some(frame.node()),
                 State::Stored { node, .. } => Some(*node),
+                State::Common(common) => common.lock().node(),
                 State::Untouched => None,
             };
             if on == Some(node) {

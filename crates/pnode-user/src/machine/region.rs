@@ -8,8 +8,10 @@ use pnode_core::sync::AtomicU32;
 use pnode_core::{AllocError, Features, Frame, FrameRange, NodeId, Stamp};
 
 use super::Shared;
+use super::common::{Common, Writes};
 use super::compressed::Compressed;
-use super::mapping::Placement;
+use super::mapping::{Place, Placement};
+use super::process::Layout;
 use super::reclaim::{DemoteError, Target};
 use super::site::Site;
 use crate::fault::{Access, FaultError, Pager, Protection, Standing, View};
@@ -19,7 +21,8 @@ use crate::sys::SysError;
 ///
 /// # Lock order
 ///
-/// The life of a node, then one page, then the window of a compressed node, then a view. Nobody waits for a page while holding another one.
+/// The life of a node, then one page, then the common page that it may refer to, then the window of a compressed node or
+/// the layout of a process, then a view. Nobody waits for a page while holding another one.
 pub(super) struct Region {
     pub(super) me: Weak<Region>,
     pub(super) shared: Arc<Shared>,
@@ -29,6 +32,8 @@ pub(super) struct Region {
     pub(super) life: u32,
     /// When the mapping was made, among the registrations of nodes.
     pub(super) stamp: Stamp,
+    /// What is where in the address space of a process; `None` for a mapping, which is anonymous memory throughout.
+    pub(super) layout: Option<Layout>,
     /// How many pages look for no run of frames.
     pub(super) discouraged: AtomicU32,
     pub(super) pages: Box<[Mutex<Page>]>,
@@ -51,6 +56,8 @@ pub(super) enum State {
         node: NodeId,
         page: Resident,
     },
+    /// In a frame that other page tables may map, too.
+    Common(Arc<Common>),
 }
 
 impl Pager for Region {
@@ -69,7 +76,13 @@ impl Pager for Region {
 }
 
 impl Region {
-    pub(super) fn new(shared: &Arc<Shared>, view: View, placement: Placement, life: u32) -> Arc<Self> {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        view: View,
+        placement: Placement,
+        life: u32,
+        layout: Option<Layout>,
+    ) -> Arc<Self> {
         let pages = (0..view.pages()).map(|_| Mutex::new(Page::default())).collect();
         let shared = Arc::clone(shared);
         let stamp = shared.nodes.stamp();
@@ -80,6 +93,7 @@ impl Region {
             placement,
             life,
             stamp,
+            layout,
             discouraged: AtomicU32::new(0),
             pages,
         })
@@ -98,8 +112,26 @@ impl Region {
         };
         // What traps although it is mapped can only have been a write.
         let writes = access == Access::Write || access == Access::Unknown && mapped.is_some();
+        let admitted = self.admitted(page)?;
+        if writes && admitted == Protection::ReadOnly {
+            return Err(FaultError::ReadOnly);
+        }
         cell.referenced = true;
+        if let State::Common(common) = &cell.state {
+            let common = Arc::clone(common);
+            let writes = if writes { Writes::Yes } else { Writes::No };
+            self.serve_common(page, cell, &common, writes, mapped)?;
+            if writes == Writes::No || !matches!(cell.state, State::Resident(_)) {
+                return Ok(());
+            }
+            if self.view.standing(page) == Standing::Mapped(Protection::ReadWrite) {
+                return Ok(());
+            }
+            // The page is ours alone now, and is served as such.
+        }
         match cell.state {
+            // Served above.
+            State::Common(_) => {}
             State::Untouched => {
                 let around = self.shared.fault_around;
                 let first = page & !(around - 1);
@@ -113,7 +145,7 @@ impl Region {
                     let mapped = self.map(page, &new);
                     self.settle_mapped(cell, new, mapped)?;
                     counters.promoted.add(1);
-                } else if mapped == Some(Protection::ReadWrite) || fenced && mapped.is_some() {
+                } else if mapped == Some(Protection::ReadWrite) || mapped.is_some() && (fenced || !writes) {
                     counters.spurious_faults.add(1);
                 } else {
                     self.map(page, frame)?;
@@ -133,17 +165,73 @@ impl Region {
         Ok(())
     }
 
+    /// Where `page` is.
+    pub(super) fn place(&self, page: usize) -> Place {
+        let Some(cell) = self.lock(page) else { return Place::Untouched };
+        let resident = |frame: &Frame| Place::Resident { node: frame.node(), pfn: frame.pfn() };
+        match &cell.state {
+            State::Untouched => Place::Untouched,
+            State::Resident(frame) => resident(frame),
+            State::Common(common) => common.lock().frame().map_or(Place::Untouched, resident),
+            State::Stored { node, .. } => Place::Compressed { node: *node },
+        }
+    }
+
+    /// Moves the page to `to`, which has no mapping and is free, within the table. Nobody maps it meanwhile.
+    pub(super) fn move_page(&self, from: usize, to: usize) -> Result<(), SysError> {
+        let Some(mut cell) = self.lock(from) else { return Ok(()) };
+        if matches!(self.view.standing(from), Standing::Mapped(_)) {
+            self.view.unmap(from, 1)?;
+        }
+        let page = core::mem::take(&mut *cell);
+        match &page.state {
+            State::Common(common) => common.lock().rename(self, from, to),
+            State::Stored { node, .. } => {
+                if let Ok(service) = self.service(*node) {
+                    service.forget(self, from);
+                }
+            }
+            State::Untouched | State::Resident(_) => {}
+        }
+        drop(cell);
+        if let Some(mut cell) = self.lock(to) {
+            *cell = page;
+        }
+        Ok(())
+    }
+
     /// Maps `frame` at `page`, read-only if its node is fenced.
     pub(super) fn map(&self, page: usize, frame: &Frame) -> Result<(), FaultError> {
+        self.map_as(page, frame, self.protection(page, frame)?)
+    }
+
+    pub(super) fn map_as(
+        &self,
+        page: usize,
+        frame: &Frame,
+        protection: Protection,
+    ) -> Result<(), FaultError> {
         let (site, index) = self.shared.locate(frame.pfn()).ok_or(FaultError::NotMapped)?;
-        let protection = self.shared.protection(frame);
         self.view.map(page, 1, &site.backing, index, protection).map_err(FaultError::Kernel)
+    }
+
+    /// What a mapping of `frame` at `page` admits: its node may be fenced, and the process may have said read-only.
+    pub(super) fn protection(&self, page: usize, frame: &Frame) -> Result<Protection, FaultError> {
+        Ok(match self.admitted(page)? {
+            Protection::ReadOnly => Protection::ReadOnly,
+            Protection::ReadWrite => self.shared.protection(frame),
+        })
+    }
+
+    /// What the process may do at `page`.
+    fn admitted(&self, page: usize) -> Result<Protection, FaultError> {
+        self.layout.as_ref().map_or(Ok(Protection::ReadWrite), |layout| layout.admitted(page))
     }
 
     /// Fills `frame` with zeroes and maps it at `page`, as [`Region::map`] does.
     pub(super) fn map_zeroed(&self, page: usize, frame: &Frame) -> Result<(), FaultError> {
         let (site, index) = self.shared.locate(frame.pfn()).ok_or(FaultError::NotMapped)?;
-        match self.shared.protection(frame) {
+        match self.protection(page, frame)? {
             Protection::ReadWrite => {
                 self.view.map_zeroed(page, 1, &site.backing, index).map_err(FaultError::Kernel)
             }
@@ -178,6 +266,7 @@ impl Region {
         let mut cell = self.lock(page).ok_or(FaultError::NotMapped)?;
         match &cell.state {
             State::Resident(old) if old.node() != node => {}
+            State::Common(common) if common.lock().node().is_some_and(|on| on != node) => {}
             _ => return Ok(()),
         }
         let new = take().map_err(FaultError::NoFrame)?;
@@ -188,6 +277,9 @@ impl Region {
 
     /// Moves a page that is in a frame to `new`, or gives `new` back.
     pub(super) fn move_to(&self, page: usize, cell: &mut Page, new: Frame) -> Result<(), SysError> {
+        if let State::Common(common) = &cell.state {
+            return common.move_to(&self.shared, new);
+        }
         // A program that touches the page from here on waits for its lock, which the caller holds.
         if let Err(error) = self.view.unmap(page, 1) {
             self.shared.give_back(new);
@@ -204,7 +296,7 @@ impl Region {
     pub(super) fn move_to_ordinary(&self, page: usize, cell: &mut Page) -> Result<(), FaultError> {
         match cell.state {
             State::Untouched => Ok(()),
-            State::Resident(_) => {
+            State::Resident(_) | State::Common(_) => {
                 let new = self.ordinary_frame()?;
                 self.move_to(page, cell, new).map_err(FaultError::Kernel)
             }
@@ -219,6 +311,21 @@ impl Region {
     pub(super) fn settle(&self, cell: &mut Page, state: State) {
         if let State::Resident(old) = core::mem::replace(&mut cell.state, state) {
             self.shared.give_back(old);
+        }
+    }
+
+    /// Gives up what `page` holds, which nothing maps here any more.
+    pub(super) fn discard(&self, page: usize, cell: &mut Page) {
+        match core::mem::take(&mut cell.state) {
+            State::Untouched => {}
+            State::Resident(frame) => self.shared.give_back(frame),
+            State::Common(common) => common.leave(&self.shared, self, page),
+            State::Stored { node, page: stored } => {
+                if let Ok(service) = self.service(node) {
+                    service.forget(self, page);
+                    service.free(&self.shared, stored);
+                }
+            }
         }
     }
 
@@ -276,13 +383,26 @@ impl Region {
         Ok(())
     }
 
-    /// Calls `each` with every block that the mapping holds, and its node.
+    /// Calls `each` with every block that the mapping holds, and its node. A page that several share counts for one of
+    /// them.
     pub(super) fn each_frame(&self, mut each: impl FnMut(NodeId, FrameRange)) {
-        for page in self.pages.iter() {
-            if let State::Resident(frame) = &page.lock().unwrap_or_else(PoisonError::into_inner).state {
-                if let Some(frames) = FrameRange::block(frame.pfn(), frame.order()) {
-                    each(frame.node(), frames);
+        let mut block = |frame: &Frame| {
+            if let Some(frames) = FrameRange::block(frame.pfn(), frame.order()) {
+                each(frame.node(), frames);
+            }
+        };
+        for (page, cell) in self.pages.iter().enumerate() {
+            match &cell.lock().unwrap_or_else(PoisonError::into_inner).state {
+                State::Resident(frame) => block(frame),
+                State::Common(common) => {
+                    let inner = common.lock();
+                    inner
+                        .frame()
+                        .filter(|_| inner.is_counted_at(self, page))
+                        .into_iter()
+                        .for_each(&mut block);
                 }
+                State::Untouched | State::Stored { .. } => {}
             }
         }
     }
@@ -313,16 +433,8 @@ impl Region {
             return;
         }
         for page in 0..all {
-            let Some(mut cell) = self.lock(page) else { continue };
-            match core::mem::take(&mut cell.state) {
-                State::Untouched => {}
-                State::Resident(frame) => self.shared.give_back(frame),
-                State::Stored { node, page: stored } => {
-                    if let Ok(service) = self.service(node) {
-                        service.forget(self, page);
-                        service.free(&self.shared, stored);
-                    }
-                }
+            if let Some(mut cell) = self.lock(page) {
+                self.discard(page, &mut cell);
             }
         }
     }
@@ -353,7 +465,7 @@ impl Shared {
         }
     }
 
-    fn copy(&self, to: &Frame, from: &Frame) {
+    pub(super) fn copy(&self, to: &Frame, from: &Frame) {
         if let (Some((to, to_index)), Some((from, from_index))) =
             (self.locate(to.pfn()), self.locate(from.pfn()))
         {

@@ -79,6 +79,7 @@ impl Machine {
             site.drain().map_err(UnplugError::Stale)?;
             moved = shared.empty(site).inspect_err(|_| site.resume())?;
             site.set_unplugged();
+            shared.rebind_policies();
         }
         site.give_up().map_err(|error| match error {
             UnregisterError::Stale(stale) => UnplugError::Stale(stale),
@@ -96,7 +97,9 @@ impl Machine {
     /// somebody took frames of it before its set-up failed: then it is draining, and [`Machine::unplug`] takes it away.
     pub fn plug(&self, node: NodeId) -> Result<(), BuildError> {
         let site = self.shared.site(node).ok_or(BuildError::Register(RegisterError::Unknown { node }))?;
-        site.plug(self.shared.nodes, &self.shared.arena)
+        site.plug(self.shared.nodes, &self.shared.arena)?;
+        self.shared.rebind_policies();
+        Ok(())
     }
 }
 
@@ -134,6 +137,7 @@ impl Region {
             let is_there = match &cell.state {
                 State::Untouched => false,
                 State::Resident(frame) => frame.node() == node,
+                State::Common(common) => common.lock().node() == Some(node),
                 State::Stored { node: on, .. } => *on == node,
             };
             if is_there {

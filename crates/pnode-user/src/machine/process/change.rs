@@ -1,0 +1,201 @@
+//! Changing an address space: mapping, unmapping, moving, protecting, giving advice.
+
+use core::ops::Range;
+
+use pnode_core::policy::Policy;
+
+use super::super::region::{Page, Region, State};
+use super::layout::Area;
+use super::{Process, ProcessError, Rights};
+use crate::fault::Standing;
+
+/// What a program says about its pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// It needs them no more: their frames go back at once, and they are zero at the next touch (`MADV_DONTNEED`).
+    DontNeed,
+    /// It will write to them: they are made present (`MADV_POPULATE_WRITE`).
+    Populate,
+    /// It will not touch them for a while: reclaim takes them first (`MADV_COLD`).
+    Cold,
+}
+
+impl Process {
+    /// Maps `pages` pages of anonymous memory where there is room; gives back which pages these are.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError`].
+    pub fn map(&self, pages: usize, rights: Rights) -> Result<Range<usize>, ProcessError> {
+        if pages == 0 {
+            return Err(ProcessError::Empty);
+        }
+        let _changing = self.layout().changing();
+        let mut table = self.layout().table_mut();
+        let room = table.find_room(pages, self.pages()).ok_or(ProcessError::NoRoom { pages })?;
+        table.set(room.clone(), Area { end: 0, rights, policy: Policy::DEFAULT });
+        Ok(room)
+    }
+
+    /// Unmaps `pages`, those that are mapped. Their frames go back.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError`]; the pages are still mapped then, some of them without their bytes.
+    pub fn unmap(&self, pages: Range<usize>) -> Result<(), ProcessError> {
+        self.check_range(&pages)?;
+        let _changing = self.layout().changing();
+        let areas = self.layout().table().within(&pages);
+        self.layout().table_mut().clear(&pages);
+        // A fault that saw the areas before holds its page, for which this waits.
+        let emptied = self.empty(&areas);
+        if emptied.is_err() {
+            let mut table = self.layout().table_mut();
+            areas.into_iter().for_each(|(pages, area)| table.set(pages, area));
+        }
+        emptied
+    }
+
+    /// Changes what the program may do with `pages`, all of which are mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError`]; nothing has changed then.
+    pub fn protect(&self, pages: Range<usize>, rights: Rights) -> Result<(), ProcessError> {
+        let _changing = self.layout().changing();
+        let areas = self.areas_of(&pages)?;
+        let mut table = self.layout().table_mut();
+        areas.iter().for_each(|(part, area)| table.set(part.clone(), Area { rights, ..*area }));
+        drop(table);
+        // Each page is mapped again at its next touch, with its new rights. A fault that saw the old ones holds its page.
+        let unmapped = self.mapped_pages(&pages, |region, page, _| region.view.unmap(page, 1));
+        if let Err(error) = unmapped {
+            let mut table = self.layout().table_mut();
+            areas.into_iter().for_each(|(part, area)| table.set(part, area));
+            return Err(ProcessError::Kernel(error));
+        }
+        Ok(())
+    }
+
+    /// Follows advice on `pages`, all of which are mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError`]; the advice was followed for some of the pages then.
+    pub fn advise(&self, pages: Range<usize>, advice: Advice) -> Result<(), ProcessError> {
+        let _changing = self.layout().changing();
+        let areas = self.areas_of(&pages)?;
+        match advice {
+            Advice::DontNeed => self.empty(&areas),
+            Advice::Populate => {
+                let populated = self.region.populate(pages);
+                populated.map(drop).map_err(|(page, error)| ProcessError::Page { page, error })
+            }
+            Advice::Cold => self
+                .mapped_pages(&pages, |region, page, cell| {
+                    cell.referenced = false;
+                    region.view.unmap(page, 1)
+                })
+                .map_err(ProcessError::Kernel),
+        }
+    }
+
+    /// Makes the area part `pages` one of `count` pages, where it is if there is room, else elsewhere with all its bytes;
+    /// gives back where (`mremap`). Pointers into a range that moved are void.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError`]; nothing has changed then.
+    pub fn remap(&self, pages: Range<usize>, count: usize) -> Result<Range<usize>, ProcessError> {
+        if count == 0 {
+            return Err(ProcessError::Empty);
+        }
+        if count <= pages.len() {
+            let kept = pages.start..pages.start + count;
+            if kept.end < pages.end {
+                self.unmap(kept.end..pages.end)?;
+            }
+            return Ok(kept);
+        }
+        let _changing = self.layout().changing();
+        let areas = self.areas_of(&pages)?;
+        let [(part, area)] = &areas[..] else {
+            return Err(ProcessError::SeveralAreas { page: areas[0].0.end });
+        };
+        let mut table = self.layout().table_mut();
+        let longer = pages.end..pages.start.saturating_add(count);
+        if longer.end <= self.pages() && table.within(&longer).is_empty() {
+            table.set(part.start..longer.end, *area);
+            return Ok(part.start..longer.end);
+        }
+        let room = table.find_room(count, self.pages()).ok_or(ProcessError::NoRoom { pages: count })?;
+        drop(table);
+        let (region, all) = (&self.region, pages.len());
+        region.view.unmap(pages.start, all).map_err(ProcessError::Kernel)?;
+        // Who touches either range from here on, before this returns, touches what is not mapped.
+        self.layout().table_mut().clear(&pages);
+        for (from, to) in pages.clone().zip(room.clone()) {
+            if let Err(error) = region.move_page(from, to) {
+                // Back to where they were; these had no mapping a moment ago.
+                (pages.start..from).zip(room.clone()).for_each(|(from, to)| {
+                    let _ = region.move_page(to, from);
+                });
+                self.layout().table_mut().set(pages, *area);
+                return Err(ProcessError::Kernel(error));
+            }
+        }
+        self.layout().table_mut().set(room.clone(), *area);
+        Ok(room)
+    }
+
+    /// The areas of `pages`, which must have no gap.
+    pub(super) fn areas_of(&self, pages: &Range<usize>) -> Result<Vec<(Range<usize>, Area)>, ProcessError> {
+        self.check_range(pages)?;
+        let table = self.layout().table();
+        match table.first_gap(pages) {
+            Some(page) => Err(ProcessError::NotMapped { page }),
+            None => Ok(table.within(pages)),
+        }
+    }
+
+    fn check_range(&self, pages: &Range<usize>) -> Result<(), ProcessError> {
+        if pages.is_empty() {
+            return Err(ProcessError::Empty);
+        }
+        let last = self.pages();
+        if pages.end > last { Err(ProcessError::NotMapped { page: last.max(pages.start) }) } else { Ok(()) }
+    }
+
+    /// Gives up what the pages of `areas` hold.
+    fn empty(&self, areas: &[(Range<usize>, Area)]) -> Result<(), ProcessError> {
+        for (pages, _) in areas {
+            // For all at once first; what is mapped again meanwhile goes one by one.
+            self.region.view.unmap(pages.start, pages.len()).map_err(ProcessError::Kernel)?;
+            self.mapped_pages(pages, |region, page, cell| {
+                if matches!(region.view.standing(page), Standing::Mapped(_)) {
+                    region.view.unmap(page, 1)?;
+                }
+                region.discard(page, cell);
+                Ok(())
+            })
+            .map_err(ProcessError::Kernel)?;
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with every one of `pages` that somebody touched.
+    fn mapped_pages<E>(
+        &self,
+        pages: &Range<usize>,
+        mut each: impl FnMut(&Region, usize, &mut Page) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for page in pages.clone() {
+            if let Some(mut cell) = self.region.lock(page) {
+                if !matches!(cell.state, State::Untouched) {
+                    each(&self.region, page, &mut cell)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
