@@ -153,6 +153,13 @@ impl Process {
     }
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        // As with a mapping: whoever looks through all of them now must not keep the memory of one that has ended.
+        self.region.give_all_back();
+    }
+}
+
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Process({:?}, {} areas)", self.region.view, self.layout().table().all().count())
