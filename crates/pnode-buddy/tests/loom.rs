@@ -10,6 +10,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use pnode_buddy::{Cpu, Geometry, Keep, Line, Metadata, Zone};
+use pnode_core::sync::explore;
 use pnode_core::{FrameError, FrameRange, MigrateType, Order, Pfn};
 
 const MOVABLE: MigrateType = MigrateType::Movable;
@@ -27,14 +28,7 @@ fn zone(start: u64, frames: u64) -> Arc<Zone<'static>> {
 }
 
 fn model(check: impl Fn() + Sync + Send + 'static) {
-    model_with(2, check);
-}
-
-fn model_with(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
-    builder.max_branches = 20_000;
-    builder.check(check);
+    explore(2, check);
 }
 
 /// The block, or `None` if it was exhausted; a peer that loom holds back makes it contended, and we look again later.
@@ -156,7 +150,7 @@ fn a_word_stays_found_while_its_hint_settles() {
 /// While one CPU moves an area up in vain, another that needs a frame of it is never told "exhausted".
 #[test]
 fn an_area_in_motion_is_waited_for() {
-    model_with(1, || {
+    explore(1, || {
         let zone = zone(1024, 1024);
         for start in [1536, 1792] {
             zone.alloc_at(Pfn::new(start), order(8), MOVABLE).unwrap();
@@ -411,7 +405,7 @@ fn a_shelf_hands_over_what_was_written() {
 #[test]
 fn an_isolated_range_serves_nothing_that_was_not_reported() {
     for live in [false, true] {
-        model_with(1, move || {
+        explore(1, move || {
             let zone = zone(64, 2);
             if live {
                 // The area is live; what races is a claim in its word.
@@ -435,7 +429,7 @@ fn an_isolated_range_serves_nothing_that_was_not_reported() {
 #[test]
 fn a_free_into_a_range_being_isolated_stays_there() {
     for (start, frames, size) in [(64, 2, 0), (64, 64, 5), (1024, 1024, 9)] {
-        model_with(1, move || {
+        explore(1, move || {
             let zone = zone(start, frames);
             let block = alloc(&zone, size).unwrap();
             let other = Arc::clone(&zone);
@@ -455,7 +449,7 @@ fn a_free_into_a_range_being_isolated_stays_there() {
 /// returns: nothing stays absent.
 #[test]
 fn a_returned_range_is_whole() {
-    model_with(1, || {
+    explore(1, || {
         let zone = zone(1024, 1024);
         let block = alloc(&zone, 10).unwrap();
         let range = zone.span();

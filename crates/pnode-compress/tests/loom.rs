@@ -12,7 +12,7 @@ use pnode_compress::codec::Scratch;
 use pnode_compress::cram::{Bound, Cram, Curve, FaultError, Medium, ReadError, Resident, Usage, WriteError};
 use pnode_compress::memory::{FrameMemory, PageBytes};
 use pnode_compress::store::{Config, LoadError, RemoveError, Shard, Slot, Store, WriteBack};
-use pnode_core::sync::{AtomicBool, AtomicU64, Ordering, UnsafeCell};
+use pnode_core::sync::{AtomicBool, AtomicU64, Ordering, UnsafeCell, explore};
 use pnode_core::{FrameError, FrameRange, FrameSource, FreeError, MigrateType, Order, PageSize, Pfn};
 
 const PAGE: usize = 4096;
@@ -104,15 +104,9 @@ fn get(store: &Store<'_, Block>, slot: u32) -> Option<u64> {
     }
 }
 
-fn model(bound: usize, f: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(bound);
-    builder.check(f);
-}
-
 #[test]
 fn a_load_sees_the_page_or_none_while_its_granule_is_freed_and_used_again() {
-    model(3, || {
+    explore(3, || {
         let World { store } = World::new();
         put(store, 0, A);
         let reader = thread::spawn(move || get(store, 0));
@@ -126,7 +120,7 @@ fn a_load_sees_the_page_or_none_while_its_granule_is_freed_and_used_again() {
 
 #[test]
 fn the_last_of_two_readers_frees_for_both() {
-    model(3, || {
+    explore(3, || {
         let World { store } = World::new();
         put(store, 0, A);
         let readers = [(); 2].map(|()| thread::spawn(move || get(store, 0)));
@@ -143,7 +137,7 @@ fn the_last_of_two_readers_frees_for_both() {
 
 #[test]
 fn a_load_sees_the_old_page_or_the_new_while_it_is_replaced() {
-    model(2, || {
+    explore(2, || {
         let World { store } = World::new();
         put(store, 0, A);
         let reader = thread::spawn(move || (get(store, 0), get(store, 0)));
@@ -159,7 +153,7 @@ fn a_load_sees_the_old_page_or_the_new_while_it_is_replaced() {
 
 #[test]
 fn what_is_freed_from_elsewhere_is_never_lost_to_the_shard() {
-    model(2, || {
+    explore(2, || {
         let World { store } = World::new();
         put(store, 0, A);
         put(store, 1, A);
@@ -177,7 +171,7 @@ fn what_is_freed_from_elsewhere_is_never_lost_to_the_shard() {
 
 #[test]
 fn what_two_free_in_one_block_is_seen_by_a_third() {
-    model(3, || {
+    explore(3, || {
         let World { store } = World::new();
         put(store, 0, A);
         put(store, 1, A);
@@ -193,7 +187,7 @@ fn what_two_free_in_one_block_is_seen_by_a_third() {
 
 #[test]
 fn of_two_removals_one_succeeds_even_while_the_page_is_read() {
-    model(2, || {
+    explore(2, || {
         let World { store } = World::new();
         put(store, 0, A);
         let reader = thread::spawn(move || get(store, 0));
@@ -209,7 +203,7 @@ fn of_two_removals_one_succeeds_even_while_the_page_is_read() {
 
 #[test]
 fn a_page_that_is_written_back_is_removed_only_if_nobody_uses_it() {
-    model(2, || {
+    explore(2, || {
         let World { store } = World::new();
         put(store, 0, A);
         let reader = thread::spawn(move || get(store, 0));
@@ -298,7 +292,7 @@ fn promote(cram: &'static Cram<'static>, frame: Frame, page: Resident) -> Option
 
 #[test]
 fn of_racing_writers_one_wins_and_the_frame_can_be_filled_again() {
-    model(3, || {
+    explore(3, || {
         let (cram, frame) = cram();
         let resident = cram.handler(frame()).demote(&page(A)).unwrap();
         let there = {
@@ -321,7 +315,7 @@ fn of_racing_writers_one_wins_and_the_frame_can_be_filled_again() {
 
 #[test]
 fn a_page_is_freed_only_after_who_gave_up_promoting_it_is_done_reading() {
-    model(3, || {
+    explore(3, || {
         let (cram, frame) = cram();
         let resident = cram.handler(frame()).demote(&page(A)).unwrap();
         let writer = {
@@ -343,7 +337,7 @@ fn a_page_is_freed_only_after_who_gave_up_promoting_it_is_done_reading() {
 
 #[test]
 fn a_node_is_not_finished_while_a_page_comes_in() {
-    model(3, || {
+    explore(3, || {
         let (cram, frame) = cram();
         let demoter = {
             let frame = frame();
@@ -359,7 +353,7 @@ fn a_node_is_not_finished_while_a_page_comes_in() {
 
 #[test]
 fn the_bound_is_never_below_what_the_device_uses() {
-    model(3, || {
+    explore(3, || {
         let device = Arc::new(AtomicU64::new(0));
         let bound = Arc::new(Bound::new(0));
         let writer = {
@@ -391,7 +385,7 @@ fn the_bound_is_never_below_what_the_device_uses() {
 
 #[test]
 fn two_who_announce_do_not_pass_the_limit_together() {
-    model(3, || {
+    explore(3, || {
         let bound = Arc::new(Bound::new(0));
         let other = {
             let bound = bound.clone();

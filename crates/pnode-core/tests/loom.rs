@@ -15,7 +15,7 @@
 #![allow(missing_docs)]
 
 use loom::thread;
-use pnode_core::sync::{Lock, Published, UnsafeCell};
+use pnode_core::sync::{Lock, Published, UnsafeCell, explore};
 use pnode_core::{
     AllocError, Distances, Features, FrameRange, FrameSource, FrameZone, MemoryClass, MigrateType, NodeId,
     NodeOps, Nodes, Order, Owner, Pfn, Private, Reason, Request, Service, Storage, UnregisterError,
@@ -55,13 +55,6 @@ fn zone(pfn: u64) -> &'static WordZone {
 
 fn private(nodes: &'static Registry, node: NodeId, features: Features) -> Owner<'static, WordZone> {
     nodes.register(node, Private::class(MemoryClass::FAR), features).unwrap()
-}
-
-/// Explores every interleaving with at most `preemptions` switches away from a thread that could go on.
-fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.check(model);
 }
 
 /// Memory that only the holder of some right may touch: loom reports two holders at once.

@@ -37,6 +37,7 @@ enum End {
 struct Models {
     binary: PathBuf,
     times: BTreeMap<String, Duration>,
+    executions: BTreeMap<String, u64>,
     users: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -72,7 +73,7 @@ fn options() -> Result<Option<Options>, String> {
                     "Takes every memory order away in turn; the loom models must notice.\n\n\
                      --crate NAME      only this crate (may be repeated); all of {CRATES:?} else\n\
                      --only TEXT       only orders whose FILE:LINE:COLUMN:ROLE contains this\n\
-                     --markdown FILE   also write the table there"
+                     --markdown FILE   also write tables of models and orders there"
                 );
                 return Ok(None);
             }
@@ -90,11 +91,12 @@ fn run(options: &Options) -> Result<bool, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).ok_or("no workspace above")?;
     env::set_current_dir(root).map_err(|error| format!("{}: {error}", root.display()))?;
     let reasons = survivors()?;
-    let mut table = String::from("| order | noticed by |\n| --- | --- |\n");
+    let (mut table, mut orders) = (String::new(), String::new());
     let (mut noticed, mut explained, mut wrong) = (0, 0, Vec::new());
     let mut met = BTreeSet::new();
     for name in &options.crates {
         let models = Models::build(name)?;
+        let mut first: BTreeMap<String, usize> = BTreeMap::new();
         for (order, users) in &models.users {
             // Each order belongs to the crate whose source it stands in.
             if !order.starts_with(&format!("crates/{name}/src/"))
@@ -108,6 +110,7 @@ fn run(options: &Options) -> Result<bool, String> {
             let verdict = match (&by, listed) {
                 (Some(model), None) => {
                     noticed += 1;
+                    *first.entry(model.clone()).or_default() += 1;
                     format!("`{model}`")
                 }
                 (None, Some((_, reason))) => {
@@ -125,12 +128,13 @@ fn run(options: &Options) -> Result<bool, String> {
                 }
             };
             println!("{order:60} {verdict}");
-            table += &format!("| {order} | {verdict} |\n");
+            orders += &format!("| {order} | {verdict} |\n");
         }
+        table += &models.table(name, &first);
         for place in models.unused(name)? {
             if options.only.as_ref().is_none_or(|text| place.contains(text.as_str())) {
                 println!("{place:60} **in no model**");
-                table += &format!("| {place} | **in no model** |\n");
+                orders += &format!("| {place} | **in no model** |\n");
                 wrong.push(format!("{place}: no model uses this order"));
             }
         }
@@ -144,7 +148,8 @@ fn run(options: &Options) -> Result<bool, String> {
     println!("\n{noticed} noticed, {explained} explained, {} wrong", wrong.len());
     wrong.iter().for_each(|line| println!("{line}"));
     if let Some(path) = &options.markdown {
-        fs::write(path, table).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = format!("{table}\n| order | noticed by |\n| --- | --- |\n{orders}");
+        fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(wrong.is_empty())
 }
@@ -211,7 +216,8 @@ impl Models {
         let tests = listed.lines().filter_map(|line| line.strip_suffix(": test"));
         let orders = Path::new("target/loom").join(format!("{name}.orders"));
         let _ = fs::remove_file(&orders);
-        let mut models = Self { binary, times: BTreeMap::new(), users: BTreeMap::new() };
+        let mut models =
+            Self { binary, times: BTreeMap::new(), executions: BTreeMap::new(), users: BTreeMap::new() };
         for test in tests {
             let start = Instant::now();
             match models.ends(
@@ -225,10 +231,33 @@ impl Models {
         }
         let used = fs::read_to_string(&orders).map_err(|error| format!("{}: {error}", orders.display()))?;
         for (test, order) in used.lines().filter_map(|line| line.split_once('\t')) {
-            models.users.entry(order.into()).or_default().insert(test.into());
+            match order.strip_prefix("executions:") {
+                // A test may explore several models.
+                Some(count) => {
+                    *models.executions.entry(test.into()).or_default() +=
+                        count.parse::<u64>().unwrap_or_default();
+                }
+                None => {
+                    models.users.entry(order.into()).or_default().insert(test.into());
+                }
+            }
         }
         eprintln!("{name}: {} models use {} orders", models.times.len(), models.users.len());
         Ok(models)
+    }
+
+    /// The models of a crate: how many executions each explored, how many orders it uses, how many it noticed first.
+    fn table(&self, name: &str, first: &BTreeMap<String, usize>) -> String {
+        let mut table = format!(
+            "\n| model of {name} | executions | orders used | noticed first |\n| --- | ---: | ---: | ---: |\n"
+        );
+        for test in self.times.keys() {
+            let executions = self.executions.get(test).copied().unwrap_or_default();
+            let used = self.users.values().filter(|users| users.contains(test)).count();
+            let noticed = first.get(test).copied().unwrap_or_default();
+            table += &format!("| `{test}` | {executions} | {used} | {noticed} |\n");
+        }
+        table
     }
 
     /// Where the sources of a crate name an order that no model ever uses, as FILE:LINE.

@@ -51,7 +51,8 @@ mod model;
 #[cfg(loom)]
 mod shim {
     pub use super::model::{
-        AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+        AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, explore,
+        fence,
     };
     pub use loom::cell::UnsafeCell;
 

@@ -6,7 +6,8 @@
 //!
 //! - `PNODE_WEAKEN=FILE:LINE:COLUMN:ROLE` takes one order away: `acquire`, `release`, `failure` for the order of a
 //!   compare-exchange that fails, `fence` for a whole fence, `total` for what makes a fence sequentially consistent;
-//! - `PNODE_ORDERS=PATH` appends a line to that file for each order that a test uses: test, tab, name of the order.
+//! - `PNODE_ORDERS=PATH` appends a line to that file for each order that a test uses (test, tab, name of the order), and one
+//!   for each model (test, tab, `executions:` and how many interleavings there were).
 
 extern crate std;
 
@@ -14,8 +15,8 @@ use core::panic::Location;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
-use std::string::{String, ToString};
-use std::sync::{Mutex, OnceLock};
+use std::string::String;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::{env, format, thread};
 
 use loom::sync::atomic as real;
@@ -43,30 +44,59 @@ impl Role {
     }
 }
 
+/// Explores the interleavings of `model` with at most `preemptions` switches away from a thread that could go on
+/// (`LOOM_MAX_PREEMPTIONS` overrides it).
+///
+/// # Panics
+///
+/// If some interleaving panics or races, with what loom says of it: models are tests.
+pub fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
+    builder.max_branches = 20_000;
+    let executions = Arc::new(Mutex::new(0_u64));
+    let counted = Arc::clone(&executions);
+    builder.check(move || {
+        *counted.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        model();
+    });
+    let executions = *executions.lock().unwrap_or_else(PoisonError::into_inner);
+    note(&format!("executions:{executions}"));
+}
+
 /// Whether the order of this role at this place is to be taken away; notes that it was used.
 fn weakened(place: &Location<'_>, role: Role) -> bool {
     static WANTED: OnceLock<Option<String>> = OnceLock::new();
-    static SEEN: OnceLock<Option<Mutex<(File, BTreeSet<String>)>>> = OnceLock::new();
+    static NOTES: OnceLock<bool> = OnceLock::new();
     let wanted = WANTED.get_or_init(|| env::var("PNODE_WEAKEN").ok());
-    let seen = SEEN.get_or_init(|| {
+    let notes = *NOTES.get_or_init(|| env::var_os("PNODE_ORDERS").is_some());
+    if wanted.is_none() && !notes {
+        return false;
+    }
+    let name = format!("{}:{}:{}:{}", place.file(), place.line(), place.column(), role.name());
+    if notes {
+        note(&name);
+    }
+    wanted.as_ref() == Some(&name)
+}
+
+/// Appends a line about this test to the file of notes, if there is one, unless the same line is there.
+fn note(text: &str) {
+    static NOTES: OnceLock<Option<Mutex<(File, BTreeSet<String>)>>> = OnceLock::new();
+    let notes = NOTES.get_or_init(|| {
         let path = env::var_os("PNODE_ORDERS")?;
         let file = File::options().create(true).append(true).open(&path);
         Some(Mutex::new((file.unwrap_or_else(|error| panic!("{path:?}: {error}")), BTreeSet::new())))
     });
-    if wanted.is_none() && seen.is_none() {
-        return false;
+    let Some(notes) = notes else { return };
+    // The threads of a model run on the thread of their test, which libtest names after it.
+    let line = format!("{}\t{text}\n", thread::current().name().unwrap_or("main"));
+    let mut notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
+    let (file, lines) = &mut *notes;
+    // A test may explore several models with equally many executions.
+    if lines.insert(line.clone()) || text.starts_with("executions:") {
+        file.write_all(line.as_bytes()).unwrap_or_else(|error| panic!("the file of notes: {error}"));
     }
-    let name = format!("{}:{}:{}:{}", place.file(), place.line(), place.column(), role.name());
-    if let Some(seen) = seen {
-        // The threads of a model run on the thread of their test, which libtest names after it.
-        let line = format!("{}\t{name}\n", thread::current().name().unwrap_or("main"));
-        let mut seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (file, lines) = &mut *seen;
-        if lines.insert(line.to_string()) {
-            file.write_all(line.as_bytes()).unwrap_or_else(|error| panic!("the list of orders: {error}"));
-        }
-    }
-    wanted.as_ref() == Some(&name)
 }
 
 /// The order of an operation that reads, writes, or both.
