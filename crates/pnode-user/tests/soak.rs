@@ -92,7 +92,7 @@ impl Shared<'_> {
             return self.memory.write(offset, &value.to_le_bytes());
         }
         // SAFETY: the word is in the mapping, and whoever touches it holds the page's lock in `words`.
-        unsafe { self.memory.as_ptr().add(offset).cast::<u64>().write_volatile(value) };
+        unsafe { self.memory.as_ptr().wrapping_add(offset).cast::<u64>().write_volatile(value) };
         Ok(())
     }
 
@@ -100,7 +100,7 @@ impl Shared<'_> {
         let offset = page * PAGE + PLACES[place];
         if by_pointer {
             // SAFETY: as in `write`.
-            return Ok(unsafe { self.memory.as_ptr().add(offset).cast::<u64>().read_volatile() });
+            return Ok(unsafe { self.memory.as_ptr().wrapping_add(offset).cast::<u64>().read_volatile() });
         }
         let mut bytes = [0; 8];
         self.memory.read(offset, &mut bytes)?;
