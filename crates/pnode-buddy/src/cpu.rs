@@ -19,8 +19,8 @@ pub enum Keep {
     /// Counts and a place to look first: every block comes from and goes to the zone, with one atomic
     /// read-modify-write.
     Counts,
-    /// Also up to 32 single frames of each migrate type, which it hands out and takes back without any; and blocks of
-    /// orders 0 to 4 that it freed, up to 768 frames and a 200th of the zone, which it hands out again with one.
+    /// Also single frames of each migrate type, which it hands out and takes back without any: 32, and in a zone of more
+    /// than 32,768 frames up to a 512th of the zone, but no more than 512; and blocks of orders 0 to 4 that it freed, up to 768 frames and a 200th of the zone, which it hands out again with one.
     Frames,
 }
 
@@ -102,8 +102,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
 
     /// How many frames it keeps.
     pub fn cached_frames(&self) -> u64 {
-        let owned: u64 = self.owned.iter().map(|owned| u64::from(owned.cached.count_ones())).sum();
-        owned + self.shelf.frames()
+        self.owned.iter().map(Owned::frames).sum::<u64>() + self.shelf.frames()
     }
 
     /// Takes a block of `order`, aligned to its size.
@@ -257,7 +256,8 @@ impl<'z, 'm> Cpu<'z, 'm> {
     /// Gives back all frames.
     fn give_back(&mut self) {
         for owned in &mut self.owned {
-            self.zone.disown(core::mem::replace(owned, Owned::NONE));
+            let (class, frames) = self.zone.disown(core::mem::replace(owned, Owned::NONE));
+            self.delta[class as usize] += frames as i64;
         }
         self.clear_shelf();
     }
@@ -317,14 +317,26 @@ impl<'z, 'm> Cpu<'z, 'm> {
             if owned.cached != 0 {
                 return Ok(take_cached(zone, owned));
             }
-            zone.disown(core::mem::replace(owned, Owned::NONE));
+            if let Some(given) = zone.turn(owned) {
+                let pfn = take_cached(zone, owned);
+                self.count_small(migrate as u8, i64::from(given));
+                return Ok(pfn);
+            }
+            let (class, frames) = zone.disown(core::mem::replace(owned, Owned::NONE));
+            self.count_small(class, frames as i64);
         }
         let wait = &mut self.wait[migrate as usize];
         if *wait != 0 {
             *wait -= 1;
-        } else if let Some(next) = zone.own(migrate as u8, &mut false) {
-            *owned = next;
-            return Ok(take_cached(zone, owned));
+        } else if let Some((mut next, gained)) = zone.own(migrate as u8, &mut false) {
+            let frames = next.frames();
+            let pfn = take_cached(zone, &mut next);
+            self.owned[migrate as usize] = next;
+            if gained != 0 {
+                self.count(UNCLAIMED, -(gained as i64));
+            }
+            self.count_small(migrate as u8, gained as i64 - frames as i64);
+            return Ok(pfn);
         } else {
             *wait = WAIT;
         }

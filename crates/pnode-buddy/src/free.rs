@@ -47,8 +47,7 @@ impl Zone<'_> {
         }
     }
 
-    /// Frees a block in a word that was `value`; whose count it enters, or `None` if the word does not hold that block or
-    /// belongs to a CPU.
+    /// Frees a block in a word that was `value`; whose count it enters, or `None` if the word does not hold that block.
     #[inline(always)]
     pub(crate) fn free_in_word(&self, index: usize, offset: u32, order: u8, value: u64) -> Option<u8> {
         let (area, child) = (index / CHILDREN as usize, index as u32 % CHILDREN);
@@ -56,8 +55,8 @@ impl Zone<'_> {
         // The area of an allocated block is live and keeps its class until the block is free, so the class is read
         // before. (If the block is not allocated, the value is not used.)
         let books = self.node(1, area).load(Relaxed);
-        if node::is_owned(books, child) {
-            return None;
+        if books & node::OWNER != 0 {
+            return self.free_beside_owned(index, offset, order);
         }
         let pattern = word::pattern(offset, order);
         let mut value = value;
@@ -155,24 +154,24 @@ impl Zone<'_> {
                 spin_loop();
             }
             // The owner may have given the word up since we looked first.
-            if let Some(class) = self.free_in_disowned(index, offset, order.get()) {
+            if let Some(class) = self.free_beside_owned(index, offset, order.get()) {
                 return Ok(class);
             }
         }
         Err(self.refusal(pfn, order))
     }
 
-    /// [`Zone::free_in_word`] in a word that is no CPU's any more, but whose area may still say so: then the block may lie
-    /// in the inbox, freed already.
-    #[cold]
-    fn free_in_disowned(&self, index: usize, offset: u32, order: u8) -> Option<u8> {
+    /// [`Zone::free_in_word`] in an area of which a CPU owns words. If it is just giving this one up, the block may lie in
+    /// the inbox, freed already.
+    #[inline(never)]
+    fn free_beside_owned(&self, index: usize, offset: u32, order: u8) -> Option<u8> {
         let (area, child) = (index / CHILDREN as usize, index as u32 % CHILDREN);
         let at = self.word(index);
         let pattern = word::pattern(offset, order);
         let mut value = at.load(Acquire);
         let books = self.node(1, area).load(Acquire);
         loop {
-            let posted = node::is_owned(books, child) && self.is_in_inbox(area, child, offset);
+            let posted = books & node::OWNER != 0 && self.is_in_inbox(area, child, offset);
             if posted || !word::holds(value, offset, order) {
                 return None;
             }

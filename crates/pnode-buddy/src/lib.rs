@@ -64,12 +64,13 @@
 //!
 //! # Per CPU
 //!
-//! [`Cpu`] with [`Keep::Frames`] *owns* one word of 32 frames for each type and is the only one that writes it, with
-//! plain stores: no atomic read-modify-write on that path. Everybody else can still read the word, so freeing a cached
+//! [`Cpu`] with [`Keep::Frames`] *owns* words of one area for each type and is the only one that writes them, with plain
+//! stores: no atomic read-modify-write on that path. It takes one word of 32 frames, or, where whole ones are free and the
+//! zone is large, several at once, and one read-modify-write for each of them when it comes to its turn. Everybody else can still read the word, so freeing a cached
 //! frame again is [`FreeError::Cached`], whoever tries. A frame of an owned word that another CPU frees goes into the
 //! area's inbox with one compare-and-swap. Where words hold blocks of several frames, a CPU that finds none to own in a
-//! few areas takes single frames from the zone, and looks again later. At most one word of an area is owned, so two CPUs
-//! in steady state write no line in common.
+//! few areas takes single frames from the zone, and looks again later. An area has one owner at most, so two CPUs in
+//! steady state write no line in common.
 //!
 //! It also has a *shelf*: blocks of orders 0 to 4 from anywhere that it freed and will hand out again, with one
 //! read-modify-write each way, no search, and no hint to raise or to lower. That one operation marks the block in its

@@ -1,8 +1,8 @@
 //! An inner node of the tree: the states of 16 children in one `u64`. Pure functions, no atomics.
 //!
 //! ```text
-//! bit 63    62..59        58    57 56        55        54..51  50 49   48   47..32   31..16   15..0
-//!    [holed][owned word][owner][0][isolated][settling][advert][class][live][ split ][ high  ][ low  ]
+//! bit 63    62..59  58    57 56        55        54..51  50 49   48   47..32   31..16   15..0
+//!    [holed][   0  ][owner][0][isolated][settling][advert][class][live][ split ][ high  ][ low  ]
 //! ```
 //!
 //! | split, high, low | child |
@@ -33,30 +33,23 @@ const ADVERT: u32 = 51;
 pub(crate) const SETTLING: u64 = 1 << 55;
 /// Nothing is allocated here; frees land normally.
 pub(crate) const ISOLATED: u64 = 1 << 56;
-/// A CPU owns a word of this area; which one is in the four bits above.
+/// A CPU owns words of this area.
 pub(crate) const OWNER: u64 = 1 << 58;
-const OWNED_CHILD: u32 = 59;
 
 /// Frames inside some word of this area are absent, so no block of its words waits on a shelf: there, both look alike.
 /// It is set before the first frame of a word becomes absent.
 pub(crate) const HOLED: u64 = 1 << 63;
 
-/// The area with `child` owned by a CPU.
+/// The area with the free or split children in `mask` owned by a CPU.
 #[inline]
-pub(crate) const fn with_owner(node: u64, child: u32) -> u64 {
-    without_owner(with_split(node, child, 0)) | OWNER | (child as u64) << OWNED_CHILD
-}
-
-/// Whether a CPU owns `child` of this area.
-#[inline]
-pub(crate) const fn is_owned(node: u64, child: u32) -> bool {
-    (node >> (OWNED_CHILD - 1)) & 31 == 1 | (child as u64) << 1
+pub(crate) const fn with_owner(node: u64, mask: u64) -> u64 {
+    with_free(node, mask) | mask << SPLIT | OWNER
 }
 
 /// The area with no word owned.
 #[inline]
 pub(crate) const fn without_owner(node: u64) -> u64 {
-    node & !(OWNER | 15 << OWNED_CHILD)
+    node & !OWNER
 }
 
 /// What a node can serve, as the search index remembers it: an upper bound, lowered by searches that were

@@ -1,8 +1,11 @@
 //! Words that a CPU owns, and the inbox through which others free frames of them.
 //!
 //! An owned word is written by its owner only, with plain stores: that is why the cached path needs no atomic
-//! read-modify-write. Everybody else may read it, so a free of a cached frame is refused whoever tries it. A free of a
-//! frame that *is* handed out goes into the inbox of the area, which has one owned word at most:
+//! read-modify-write. Everybody else may read it, so a free of a cached frame is refused whoever tries it. A CPU owns words
+//! of one area for each type: the one that it hands out from, and, where it took several whole ones at once, *spare* ones
+//! of which every frame is cached. A free of a frame that *is* handed out goes into the area's inbox, which is open for
+//! that one word. To go on to a spare word, the owner gives up the full one and turns the inbox over to the next: one
+//! read-modify-write for 32 frames.
 //!
 //! ```text
 //! inbox  63    36..32   31..0
@@ -11,9 +14,10 @@
 //!
 //! # Invariants
 //!
-//! - **W1** an area that says [`node::OWNER`] has one owner, who alone writes the owned word and opens the inbox.
-//! - **W2** the inbox is open for a child from before its word reads as owned until after it no longer does, so a
-//!   free that saw the word owned either gets into the inbox in time or finds it closed and looks at the word again.
+//! - **W1** an area that says [`node::OWNER`] has one owner, who alone writes the owned words and opens the inbox.
+//! - **W2** the inbox is open for a word from before the first of its frames is handed out until after it no longer reads
+//!   as owned, so a free that saw the word owned either gets into the inbox in time or finds it closed to it and looks at
+//!   the word again.
 //! - **W3** a letter stays in the inbox until its frame is free in the word or in the cache, so a second free of that
 //!   frame finds the one or the other, at any time.
 
@@ -35,19 +39,24 @@ const fn open_for(child: u32) -> u64 {
     OPEN | (child as u64) << 32
 }
 
-/// A word that a CPU owns.
+/// One more whole word may be owned for so many times as many frames in the zone.
+const SHARE: u32 = if cfg!(loom) { 1 } else { 1 << 9 };
+
+/// Words that a CPU owns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owned {
-    /// The word's index, or `usize::MAX` for none.
+    /// The index of the word that frames are handed out from, or `usize::MAX` for none.
     pub(crate) word: usize,
     /// Its first frame.
     pub(crate) pfn: u64,
     /// Its frames that are in the cache.
     pub(crate) cached: u32,
+    /// The spare words, as children of the area.
+    spare: u32,
 }
 
 impl Owned {
-    pub(crate) const NONE: Self = Self { word: usize::MAX, pfn: u64::MAX, cached: 0 };
+    pub(crate) const NONE: Self = Self { word: usize::MAX, pfn: u64::MAX, cached: 0, spare: 0 };
 
     fn area(&self) -> usize {
         self.word / CHILDREN as usize
@@ -56,34 +65,62 @@ impl Owned {
     fn child(&self) -> u32 {
         (self.word % CHILDREN as usize) as u32
     }
+
+    /// The frames in the cache.
+    pub(crate) fn frames(&self) -> u64 {
+        u64::from(self.cached.count_ones() + self.spare.count_ones() * word::FRAMES)
+    }
 }
 
 impl Zone<'_> {
-    /// Makes a word with free frames of an area of `class` the caller's: the fullest word that is known first, so that
-    /// whole words are left whole. The frames leave the count of the class.
+    /// Makes a word with free frames of an area of `class` the caller's, the fullest word that is known first, so that
+    /// whole words are left whole; or several whole ones. The frames are still to leave the count of the class.
     ///
     /// `None` does not mean that nothing is free: a word with a block of several frames cannot be owned, and the search
-    /// for another ends after a few areas.
-    pub(crate) fn own(&self, class: u8, busy: &mut bool) -> Option<Owned> {
+    /// for another ends after a few areas. Otherwise also how many frames of a new area the class gained.
+    pub(crate) fn own(&self, class: u8, busy: &mut bool) -> Option<(Owned, u64)> {
         let mut tries = AREAS_TRIED;
         let found = self.each_candidate(1, class, 1, |area| {
             let found = self.own_in_area(area, class, busy, &mut tries);
             (found.is_some() || tries == 0).then_some(found)
         });
         if let Some(found) = found {
-            return found;
+            return Some((found?, 0));
         }
         let pfn = self.claim_split(2, busy)?;
         let area = self.index(1, pfn);
-        let word = self.child_index(1, area, 0);
-        // By B2 the area and its words are ours until it is live. INVARIANT: W1, W2.
-        self.inbox(area).store(open_for(0), Relaxed);
-        self.word(word).store(word::owned(!0), Relaxed);
-        self.bring_to_life(1, area, node::with_owner(node::empty(class), 0));
-        self.counts().transfer(crate::count::UNCLAIMED, class, AREA);
+        let words = self.whole_words(0xffff);
+        // By B2 the area and its words are ours until it is live.
+        let owned = self.open(area, words);
+        self.bring_to_life(1, area, node::with_owner(node::empty(class), words));
         self.gate.leave();
-        self.counts().take(class, u64::from(word::FRAMES));
-        Some(Owned { word, pfn, cached: !0 })
+        Some((owned, AREA))
+    }
+
+    /// Of the whole words in `mask`, the first, and as many of the next as a CPU may own at once in this zone.
+    fn whole_words(&self, mask: u64) -> u64 {
+        let most = (self.span().frames() / u64::from(SHARE * word::FRAMES)).clamp(1, u64::from(CHILDREN));
+        let mut left = mask;
+        for _ in 0..most {
+            left &= left.wrapping_sub(1);
+        }
+        mask & !left
+    }
+
+    /// Makes dead words of an area that are ours (B2) read as owned, and opens the inbox for the first.
+    fn open(&self, area: usize, words: u64) -> Owned {
+        let child = words.trailing_zeros();
+        // INVARIANT: W2: Release pairs with the Acquire of who sees the word owned.
+        self.inbox(area).store(open_for(child), Release);
+        let mut left = words;
+        while left != 0 {
+            let word = self.child_index(1, area, left.trailing_zeros());
+            // Release: who sees it owned sees the inbox open.
+            self.word(word).store(word::owned(!0), Release);
+            left &= left - 1;
+        }
+        let word = self.child_index(1, area, child);
+        Owned { word, pfn: self.word_pfn(word), cached: !0, spare: (words & (words - 1)) as u32 }
     }
 
     /// A word of one area; counts `tries` down if the area has free frames only in words that cannot be owned.
@@ -128,28 +165,24 @@ impl Zone<'_> {
                     continue;
                 }
             }
-            let new = node::with_owner(value, child);
+            let words = if fresh { self.whole_words(mask) } else { 1 << child };
+            let new = node::with_owner(value, words);
             // INVARIANT: W1: only one compare-and-swap sets the mark.
             if let Err(now) = at.compare_exchange_weak(value, new, AcqRel, Acquire) {
                 value = now;
                 continue;
             }
-            let pfn = self.child_pfn(1, area, child);
+            if fresh {
+                return Some(self.open(area, words));
+            }
             // INVARIANT: W2: Release pairs with the Acquire of who sees the word owned.
             self.inbox(area).store(open_for(child), Release);
-            let cached = if fresh {
-                // By B2 the dead word is ours. Release: who sees it owned sees the inbox open.
-                self.word(word).store(word::owned(!0), Release);
-                Some(!0)
-            } else {
-                self.own_word(word, busy)
-            };
-            if let Some(cached) = cached {
-                self.counts().take(class, u64::from(cached.count_ones()));
-                return Some(Owned { word, pfn, cached });
+            if let Some(cached) = self.own_word(word, busy) {
+                return Some(Owned { word, pfn: self.word_pfn(word), cached, spare: 0 });
             }
             self.inbox(area).store(0, Relaxed);
-            self.disown_area(area, child, word);
+            self.disown_area(area, 0);
+            self.restore_hint(area, child, word);
             skip |= 1 << child;
             value = at.load(Acquire);
         }
@@ -170,15 +203,26 @@ impl Zone<'_> {
         }
     }
 
-    /// Takes the owner's mark off an area and restores the hint of the word that was owned.
-    fn disown_area(&self, area: usize, child: u32, word: usize) {
+    /// Takes the owner's mark off an area, and gives its children in `spare`, whose words are dead and ours, back.
+    fn disown_area(&self, area: usize, spare: u64) {
         let at = self.node(1, area);
         let mut value = at.load(Relaxed);
-        while let Err(now) = at.compare_exchange_weak(value, node::without_owner(value), AcqRel, Relaxed) {
-            value = now;
+        loop {
+            let new = node::without_owner(node::with_free(value, spare));
+            let new = if spare == 0 { new } else { node::advertised_up(new) };
+            // Release pairs with the Acquire of the search that takes the children: it sees their words dead.
+            match at.compare_exchange_weak(value, new, AcqRel, Relaxed) {
+                Ok(_) if spare != 0 => return self.rose(1, area, node::advertised(value), new),
+                Ok(_) => return,
+                Err(now) => value = now,
+            }
         }
+    }
+
+    /// Restores the hint of a word that was owned.
+    fn restore_hint(&self, area: usize, child: u32, word: usize) {
         let now = self.word(word).load(Acquire);
-        if now != word::DEAD {
+        if now != word::DEAD && !word::is_full(now) {
             self.raise(1, area, child, word::serves(now), word::largest(now));
         }
     }
@@ -198,20 +242,53 @@ impl Zone<'_> {
         inbox.fetch_and(!u64::from(freed), AcqRel);
     }
 
-    /// Gives an owned word back to everybody.
-    pub(crate) fn disown(&self, owned: Owned) {
+    /// Gives the owned words back to everybody; the class whose count they enter, and how many frames.
+    pub(crate) fn disown(&self, owned: Owned) -> (u8, u64) {
         if owned.word == usize::MAX {
-            return;
+            return (0, 0);
         }
-        let (area, child) = (owned.area(), owned.child());
+        let area = owned.area();
         let class = node::class(self.node(1, area).load(Relaxed));
+        let mut left = owned.spare;
+        while left != 0 {
+            // By W1 nobody else writes the word, and nobody has a frame of it. Its area's mark is what passes it on.
+            self.word(self.child_index(1, area, left.trailing_zeros())).store(word::DEAD, Relaxed);
+            left &= left - 1;
+        }
+        let given = self.give_up(&owned, 0) + owned.spare.count_ones() * word::FRAMES;
+        self.disown_area(area, u64::from(owned.spare));
+        self.restore_hint(area, owned.child(), owned.word);
+        (class, u64::from(given))
+    }
+
+    /// Goes on to a spare word, if there is one, because the other has nothing cached; how many frames others freed in
+    /// that one since its inbox was emptied.
+    pub(crate) fn turn(&self, owned: &mut Owned) -> Option<u32> {
+        if owned.spare == 0 {
+            return None;
+        }
+        let (area, old) = (owned.area(), *owned);
+        let child = owned.spare.trailing_zeros();
+        let given = self.give_up(&old, open_for(child));
+        let word = self.child_index(1, area, child);
+        *owned = Owned { word, pfn: self.word_pfn(word), cached: !0, spare: old.spare & (old.spare - 1) };
+        if given != 0 {
+            self.restore_hint(area, old.child(), old.word);
+        }
+        Some(given)
+    }
+
+    /// Makes the word that frames were handed out from an ordinary one, and leaves the inbox to `next`; the frames that
+    /// become free by that. The word's hint is still to be raised.
+    fn give_up(&self, owned: &Owned, next: u64) -> u32 {
         let at = self.word(owned.word);
         // Release pairs with the Acquire of who takes the frames. By W1 nobody else writes the word until now.
         at.store(word::singles(!owned.cached), Release);
         let mut given = owned.cached.count_ones();
         // Letters that came since we looked last are freed in the word, and only then is the inbox closed (W2, W3).
         // Acquire: we pass on what the frames' last users did.
-        let mut letters = self.inbox(area).load(Acquire);
+        let inbox = self.inbox(owned.area());
+        let mut letters = inbox.load(Acquire);
         let mut done = 0;
         loop {
             let fresh = letters & FREED & !done;
@@ -219,15 +296,11 @@ impl Zone<'_> {
                 given += (at.fetch_and(!fresh, AcqRel) & fresh).count_ones();
                 done |= fresh;
             }
-            match self.inbox(area).compare_exchange_weak(letters, 0, AcqRel, Acquire) {
-                Ok(_) => break,
+            match inbox.compare_exchange_weak(letters, next, AcqRel, Acquire) {
+                Ok(_) => return given,
                 Err(now) => letters = now,
             }
         }
-        if given != 0 {
-            self.counts().give(class, u64::from(given));
-        }
-        self.disown_area(area, child, owned.word);
     }
 
     /// Whether a frame of a word that is being given up lies in the inbox: it was freed already.

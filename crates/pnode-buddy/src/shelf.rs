@@ -130,12 +130,11 @@ impl Zone<'_> {
         order: u8,
         (index, value): (usize, u64),
     ) -> bool {
-        let (area, child) = (index / CHILDREN as usize, index as u32 % CHILDREN);
+        let area = index / CHILDREN as usize;
         let offset = pfn.get() as u32 & (word::FRAMES - 1);
         let books = self.node(1, area).load(Relaxed);
         let block = pfn.get() - self.span().start().get();
-        if books & (node::HOLED | node::ISOLATED) != 0 || block >> CLASS != 0 || node::is_owned(books, child)
-        {
+        if books & (node::HOLED | node::ISOLATED | node::OWNER) != 0 || block >> CLASS != 0 {
             return false;
         }
         let at = self.word(index);

@@ -485,3 +485,45 @@ fn a_returned_frame_is_not_lost_to_a_disappointed_search() {
         assert!(found.is_some() ^ alloc(&zone, 0).is_some());
     });
 }
+
+/// An owner goes on to its spare word while another CPU frees a frame of the one that it gives up: once, and for good.
+#[test]
+fn a_remote_free_is_not_lost_when_the_owner_goes_on() {
+    model(|| {
+        let zone = zone(64, 64);
+        let mut cpu = Cpu::new(&zone, Keep::Frames);
+        let frames = [(); 32].map(|()| cpu.alloc(Order::ZERO, MOVABLE).unwrap());
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || {
+            other.free(frames[0], Order::ZERO).unwrap();
+            other.free(frames[0], Order::ZERO).is_err()
+        });
+        let next = cpu.alloc(Order::ZERO, MOVABLE).unwrap();
+        let refused = peer.join().unwrap();
+        // The owner may have handed the frame out again between the two.
+        assert!(refused || next == frames[0]);
+        cpu.drain();
+        drop(cpu);
+        let stats = zone.audit().unwrap();
+        assert_eq!(stats.free_frames, if refused { 32 } else { 33 });
+    });
+}
+
+/// A spare word is given back while another CPU looks for a whole one.
+#[test]
+fn a_spare_word_is_given_back_whole() {
+    model(|| {
+        let zone = zone(64, 64);
+        let mut cpu = Cpu::new(&zone, Keep::Frames);
+        cpu.alloc(Order::ZERO, MOVABLE).unwrap();
+        assert_eq!(cpu.cached_frames(), 63);
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || alloc(&other, 5));
+        cpu.drain();
+        drop(cpu);
+        let found = peer.join().unwrap();
+        let stats = zone.audit().unwrap();
+        assert_eq!(stats.free_frames, if found.is_some() { 31 } else { 63 });
+        assert!(found.is_some() ^ alloc(&zone, 5).is_some());
+    });
+}
