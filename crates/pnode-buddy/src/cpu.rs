@@ -20,7 +20,8 @@ pub enum Keep {
     /// read-modify-write.
     Counts,
     /// Also single frames of each migrate type, which it hands out and takes back without any: 32, and in a zone of more
-    /// than 32,768 frames up to a 512th of the zone, but no more than 512; and blocks of orders 0 to 4 that it freed, up to 768 frames and a 200th of the zone, which it hands out again with one.
+    /// than 32,768 frames up to a 512th of the zone, but no more than 512; and blocks of orders 0 to 4 that it freed, up to
+    /// 768 frames and a 200th of the zone, which it hands out again with one.
     Frames,
 }
 
