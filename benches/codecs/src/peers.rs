@@ -21,7 +21,7 @@ pub trait PageCodec {
 pub fn all() -> Vec<Box<dyn PageCodec>> {
     let mut list: Vec<Box<dyn PageCodec>> = vec![Box::new(CLz4)];
     list.extend(
-        [Codec::Fast, Codec::Dense, Codec::Entropy]
+        [Codec::Fast, Codec::Dense, Codec::Entropy, Codec::Deep]
             .map(|codec| Box::new(Ours { codec, scratch: Scratch::new() }) as Box<dyn PageCodec>),
     );
     list.extend([3, 9].map(|level| Box::new(CLz4Hc { level }) as Box<dyn PageCodec>));

@@ -9,8 +9,10 @@ pub enum Temperature {
     Hot,
     /// Perhaps: encoding may take longer, decoding may not. [`Codec::Dense`].
     Warm,
-    /// Hardly: what counts is the size. [`Codec::Entropy`].
+    /// Hardly: what counts is the size, and a little the time. [`Codec::Entropy`].
     Cold,
+    /// Most likely not: what counts is the size. [`Codec::Deep`].
+    Frozen,
 }
 
 impl Temperature {
@@ -20,6 +22,7 @@ impl Temperature {
             Self::Hot => Codec::Fast,
             Self::Warm => Codec::Dense,
             Self::Cold => Codec::Entropy,
+            Self::Frozen => Codec::Deep,
         }
     }
 }
@@ -31,7 +34,7 @@ impl Temperature {
 /// 3. Else it stays *raw*: an object that saves next to nothing costs a decode all the same.
 ///
 /// An object is encoded again only for a colder codec than the one it has, and is kept if that does not save the least
-/// gain once more. So an object moves twice at the most, and a raw or same-filled one never.
+/// gain once more. So an object moves three times at the most, and a raw or same-filled one never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ladder {
     /// In 256ths of the page.

@@ -31,6 +31,7 @@ pub use scratch::Scratch;
 pub use tag::{Codec, Tag, UnknownTag};
 pub use transform::Transform;
 
+use entropy::Effort;
 use pnode_core::PageSize;
 
 /// An object that an encoder wrote to the start of its output.
@@ -114,10 +115,12 @@ pub fn encode_as(
         }
         Codec::Fast => lz4::encode_fast(page, out, scratch).ok_or(too_large)?,
         Codec::Dense => lz4::encode_dense(page, out, scratch).ok_or(too_large)?,
-        Codec::Entropy => {
+        Codec::Entropy | Codec::Deep => {
             let transform = Transform::choose(page);
-            let len = entropy::encode(transform, page, out, scratch).ok_or(too_large)?;
-            return Ok(Encoded { tag: Tag::transformed(transform), len });
+            let effort = if codec == Codec::Deep { Effort::Thorough } else { Effort::Quick };
+            let len = entropy::encode(effort, transform, page, out, scratch).ok_or(too_large)?;
+            let tag = Tag::transformed(codec, transform).unwrap_or(Tag::plain(codec));
+            return Ok(Encoded { tag, len });
         }
         Codec::Raw => {
             out.get_mut(..page.len()).ok_or(too_large)?.copy_from_slice(page);
@@ -144,7 +147,7 @@ pub fn decode(tag: Tag, bytes: &[u8], page: &mut [u8], scratch: &mut Scratch) ->
     match tag.codec() {
         Codec::Same => same::fill(bytes.try_into().map_err(|_| wrong_length)?, page),
         Codec::Fast | Codec::Dense => lz4::decode(bytes, page)?,
-        Codec::Entropy => entropy::decode(tag.transform(), bytes, page, scratch)?,
+        Codec::Entropy | Codec::Deep => entropy::decode(tag.transform(), bytes, page, scratch)?,
         Codec::Raw if bytes.len() == page.len() => page.copy_from_slice(bytes),
         Codec::Raw => return Err(wrong_length),
     }

@@ -25,15 +25,18 @@ pub enum Codec {
     Fast = 2,
     /// An LZ4 block from the thorough encoder; same format as [`Fast`](Self::Fast).
     Dense = 3,
-    /// LZ sequences under prefix codes.
+    /// LZ sequences under prefix codes, from the quick encoder.
     Entropy = 4,
+    /// LZ sequences under prefix codes, from the thorough encoder; same format as [`Entropy`](Self::Entropy).
+    Deep = 5,
     /// The page itself.
     Raw = 7,
 }
 
 impl Codec {
     /// All codecs, by the byte they are tagged with.
-    pub const ALL: [Self; 5] = [Self::Same, Self::Fast, Self::Dense, Self::Entropy, Self::Raw];
+    pub const ALL: [Self; 6] =
+        [Self::Same, Self::Fast, Self::Dense, Self::Entropy, Self::Deep, Self::Raw];
 }
 
 /// A byte that is no tag, or one of another version of the formats.
@@ -66,10 +69,16 @@ impl Tag {
         Self(Self::VERSION << 6 | codec as u8)
     }
 
-    /// The tag of the entropy codec over a transform.
-    pub const fn transformed(transform: Transform) -> Self {
-        // INVARIANT: T1: version, transform and the one codec that has any.
-        Self(Self::VERSION << 6 | (transform as u8) << 3 | Codec::Entropy as u8)
+    /// The tag of a codec over a transform; `None` if it is one that does not code transformed pages.
+    pub const fn transformed(codec: Codec, transform: Transform) -> Option<Self> {
+        match (codec, transform) {
+            // INVARIANT: T1: version, transform and a codec that has any.
+            (Codec::Entropy | Codec::Deep, _) => {
+                Some(Self(Self::VERSION << 6 | (transform as u8) << 3 | codec as u8))
+            }
+            (_, Transform::None) => Some(Self::plain(codec)),
+            _ => None,
+        }
     }
 
     /// The tag with this byte.
@@ -79,18 +88,12 @@ impl Tag {
     /// [`UnknownTag`] if no encoder of this version writes it.
     pub const fn from_byte(byte: u8) -> Result<Self, UnknownTag> {
         let mut i = 0;
-        while i < Codec::ALL.len() {
-            if Self::plain(Codec::ALL[i]).0 == byte {
-                return Ok(Self::plain(Codec::ALL[i]));
+        while i < Codec::ALL.len() * Transform::ALL.len() {
+            let (codec, transform) = (Codec::ALL[i % Codec::ALL.len()], Transform::ALL[i / Codec::ALL.len()]);
+            match Self::transformed(codec, transform) {
+                Some(tag) if tag.0 == byte => return Ok(tag),
+                _ => i += 1,
             }
-            i += 1;
-        }
-        let mut i = 0;
-        while i < Transform::ALL.len() {
-            if Self::transformed(Transform::ALL[i]).0 == byte {
-                return Ok(Self::transformed(Transform::ALL[i]));
-            }
-            i += 1;
         }
         Err(UnknownTag { byte })
     }
@@ -109,6 +112,7 @@ impl Tag {
             2 => Codec::Fast,
             3 => Codec::Dense,
             4 => Codec::Entropy,
+            5 => Codec::Deep,
             // By T1 no other value is left.
             _ => Codec::Raw,
         }

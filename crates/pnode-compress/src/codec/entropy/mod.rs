@@ -8,17 +8,83 @@
 //! format byte by byte.
 
 mod bits;
-mod huffman;
+mod decode;
+mod deep;
+mod encode;
+mod lengths;
 mod parse;
-mod part;
+mod token;
+mod trained;
 
 use super::{DecodeError, Fault, Scratch, Transform};
+use encode::Source;
 
 /// The bytes of a part.
 pub(super) const PART: usize = 4096;
 
+/// How hard an encoder searches for repeats. A decoder is the same for all.
+#[derive(Clone, Copy)]
+pub(super) enum Effort {
+    /// One probe a position.
+    Quick,
+    /// Three probes a position, and a look at the next one.
+    Thorough,
+}
+
+/// The head of a coded part.
+#[derive(Default)]
+struct Head {
+    /// How many literals there are.
+    literals: usize,
+    /// How many sequences there are.
+    sequences: usize,
+    /// The set of the codes of tokens.
+    token_set: usize,
+    /// The set of the codes that describe the code of literals; none if literals are not coded.
+    description: Option<usize>,
+    /// The bytes of the four streams of literals and of the two of tokens.
+    sizes: [usize; 6],
+}
+
+impl Head {
+    /// The length of a head in bytes.
+    const BYTES: usize = 12;
+    /// The bits of each of the sizes.
+    const SIZES: [u32; 6] = [11, 11, 11, 11, 10, 10];
+
+    fn read(bytes: &[u8; Self::BYTES]) -> Self {
+        let [a, b, c, d, sizes @ ..] = *bytes;
+        let word = u32::from_le_bytes([a, b, c, d]) as usize;
+        let mut rest = u64::from_le_bytes(sizes);
+        let sizes = Self::SIZES.map(|bits| {
+            let size = rest as usize & ((1 << bits) - 1);
+            rest >>= bits;
+            size
+        });
+        Self {
+            literals: word & 0x1FFF,
+            sequences: word >> 13 & 0x3FF,
+            token_set: word >> 23 & 3,
+            description: (word >> 27 & 1 == 1).then_some(word >> 25 & 3),
+            sizes,
+        }
+    }
+
+    fn write(&self, bytes: &mut [u8; Self::BYTES]) {
+        let description = self.description.map_or(0, |set| 4 | set) << 25;
+        let word = self.literals | self.sequences << 13 | self.token_set << 23 | description;
+        let mut sizes = 0;
+        for (&size, bits) in self.sizes.iter().zip(Self::SIZES).rev() {
+            sizes = sizes << bits | size as u64;
+        }
+        bytes[..4].copy_from_slice(&(word as u32).to_le_bytes());
+        bytes[4..].copy_from_slice(&sizes.to_le_bytes());
+    }
+}
+
 /// Encodes `page` at the start of `out`; `None` if it would pass `out.len()`.
 pub(super) fn encode(
+    effort: Effort,
     transform: Transform,
     page: &[u8],
     out: &mut [u8],
@@ -31,15 +97,8 @@ pub(super) fn encode(
         let start = end + if index + 1 < parts { 2 } else { 0 };
         let room = out.len().min(start + PART - 1);
         let part: &[u8; PART] = part.try_into().ok()?;
-        let Scratch { table, links, bytes } = scratch;
-        let source = match transform {
-            Transform::None => part,
-            _ => {
-                transform.apply(part, bytes);
-                &*bytes
-            }
-        };
-        let len = match out.get_mut(start..room).and_then(|out| part::encode(source, out, table, links)) {
+        let coded = out.get_mut(start..room).and_then(|out| encode_part(effort, transform, part, out, scratch));
+        let len = match coded {
             Some(len) => len,
             None => {
                 out.get_mut(start..start + PART)?.copy_from_slice(part);
@@ -52,6 +111,27 @@ pub(super) fn encode(
         end = start + len;
     }
     Some(end)
+}
+
+fn encode_part(
+    effort: Effort,
+    transform: Transform,
+    part: &[u8; PART],
+    out: &mut [u8],
+    scratch: &mut Scratch,
+) -> Option<usize> {
+    let Scratch { table, links, bytes } = scratch;
+    let plain = transform == Transform::None;
+    if !plain {
+        transform.apply(part, bytes);
+    }
+    let source = if plain { part } else { &*bytes };
+    let sequences = match effort {
+        Effort::Quick => parse::quick(source, table, links),
+        Effort::Thorough => deep::thorough(source, table, links),
+    };
+    let source = if plain { Source::Part(part, bytes) } else { Source::Memory(bytes) };
+    encode::encode(sequences, source, out, table)
 }
 
 /// Decodes an object of [`encode`].
@@ -77,7 +157,7 @@ pub(super) fn decode(
         if len == PART {
             page.copy_from_slice(coded);
         } else {
-            part::decode(coded, page, scratch).map_err(|e| DecodeError::new(e.fault(), at + e.at()))?;
+            decode::decode(coded, page, scratch).map_err(|e| DecodeError::new(e.fault(), at + e.at()))?;
             if transform != Transform::None {
                 scratch.bytes.copy_from_slice(page);
                 transform.undo(&scratch.bytes, page);
