@@ -35,8 +35,7 @@ pub enum Codec {
 
 impl Codec {
     /// All codecs, by the byte they are tagged with.
-    pub const ALL: [Self; 6] =
-        [Self::Same, Self::Fast, Self::Dense, Self::Entropy, Self::Deep, Self::Raw];
+    pub const ALL: [Self; 6] = [Self::Same, Self::Fast, Self::Dense, Self::Entropy, Self::Deep, Self::Raw];
 }
 
 /// A byte that is no tag, or one of another version of the formats.

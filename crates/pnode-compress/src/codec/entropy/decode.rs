@@ -5,8 +5,8 @@ use super::bits::{PEEK, peek};
 use super::lengths::{LITERAL_TABLE, MAX_BITS, read_table};
 use super::token::{self, SHAPES, TOKEN_BITS, TOKEN_TABLE};
 use super::{Head, PART};
-use crate::codec::reach::copy_match;
 use crate::codec::lz4::reach::{load, store};
+use crate::codec::reach::copy_match;
 use crate::codec::{DecodeError, Fault, Scratch};
 
 /// How many codes one peek covers.
@@ -20,6 +20,9 @@ pub(super) fn decode(object: &[u8], page: &mut [u8], scratch: &mut Scratch) -> R
     let Some(head) = object.first_chunk() else { return Err(truncated(object.len())) };
     let head = Head::read(head);
     let Some(page) = page.first_chunk_mut::<PART>() else { return Err(DecodeError::new(Fault::Overrun, 0)) };
+    if head.spare != 0 {
+        return Err(DecodeError::new(Fault::Codes, 3));
+    }
     // A sequence fills 3 bytes or more, so that tokens fit behind the literals.
     if head.literals + 3 * head.sequences > PART {
         return Err(DecodeError::new(Fault::Overrun, 0));
@@ -186,7 +189,8 @@ fn read_sequences(
         // In two steps, since there may be no bits.
         let extra = ((word >> 1) >> (!shape.bits & 63)) as usize;
         let length = usize::from(shape.least_length) + (extra & usize::from(shape.length_mask));
-        let run = usize::from(shape.least_run) + (extra >> (shape.length_bits & 63) & usize::from(shape.run_mask));
+        let run =
+            usize::from(shape.least_run) + (extra >> (shape.length_bits & 63) & usize::from(shape.run_mask));
         let coded = ((extra >> (shape.tail_bits & 63)) + 1) << (shape.shift & 63);
         let repeats = shape.repeats as usize;
         last = last & repeats | coded & !repeats;
@@ -199,7 +203,7 @@ fn read_sequences(
         words.copy_from_slice(&[0, 16, 32, 48].map(|shift| (packed >> shift) as u16));
     }
     ends(at, (start, object.len()))?;
-    let full = end + literals.wrapping_sub(taken);
+    let full = end.wrapping_add(literals).wrapping_sub(taken);
     if far >= 0 && taken <= literals && full == PART {
         return Ok(());
     }
@@ -253,7 +257,9 @@ fn execute(sequences: &[u16], bytes: &[u8; PART], page: &mut [u8; PART]) {
                 copy_match(page, begin, distance, stop);
             }
         } else {
-            let (Some(room), Some(run)) = (page.get_mut(end..begin), bytes.get(taken..taken + run)) else { return };
+            let (Some(room), Some(run)) = (page.get_mut(end..begin), bytes.get(taken..taken + run)) else {
+                return;
+            };
             room.copy_from_slice(run);
             copy_match(page, begin, distance, stop);
         }

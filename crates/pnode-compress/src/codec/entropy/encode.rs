@@ -70,7 +70,8 @@ pub(super) fn encode(
         at = description.finish()?;
         let mut rest = literals;
         for stream in 0..4 {
-            let (quarter, after) = if stream < 3 { rest.split_at(literals.len() / 4) } else { (rest, &[][..]) };
+            let (quarter, after) =
+                if stream < 3 { rest.split_at(literals.len() / 4) } else { (rest, &[][..]) };
             let end = put_literals(quarter, codes, out, at)?;
             head.sizes[stream] = end - at;
             (at, rest) = (end, after);
@@ -121,7 +122,11 @@ fn gather(words: &mut [u16], mut copy: impl FnMut(usize, usize, usize)) -> Gathe
         last = sequence.distance;
         all.costs += token::COSTS[token];
         all.extra_bits += usize::from(SHAPES[token].bits);
-        words.copy_from_slice(&[token as u16 | (extra << 8) as u16, (extra >> 8) as u16, (extra >> 24) as u16]);
+        words.copy_from_slice(&[
+            token as u16 | (extra << 8) as u16,
+            (extra >> 8) as u16,
+            (extra >> 24) as u16,
+        ]);
     }
     copy(all.literals, at, PART - at);
     all.literals += PART - at;

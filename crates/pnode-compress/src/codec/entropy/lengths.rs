@@ -50,7 +50,7 @@ const LOG: [u8; 256] = {
             }
             bit += 1;
         }
-        log[n as usize] = (whole * 16 + (fraction + 1) / 2) as u8;
+        log[n as usize] = (whole * 16 + u32::div_ceil(fraction, 2)) as u8;
         n += 1;
     }
     log
@@ -264,7 +264,9 @@ const fn mark_at(set: usize, word: usize, skip: u32) -> (usize, u32) {
     let mut mark = 0;
     while mark < MARKS {
         let (code, length) = (MARK_CODES[set][mark] >> 4, (MARK_CODES[set][mark] & 15) as u32);
-        if skip + length <= LOOK_BITS && (word >> (LOOK_BITS - skip - length)) & ((1 << length) - 1) == code as usize {
+        if skip + length <= LOOK_BITS
+            && (word >> (LOOK_BITS - skip - length)) & ((1 << length) - 1) == code as usize
+        {
             return (mark, length);
         }
         mark += 1;

@@ -44,6 +44,8 @@ struct Head {
     description: Option<usize>,
     /// The bytes of the four streams of literals and of the two of tokens.
     sizes: [usize; 6],
+    /// Bits without a meaning, all 0.
+    spare: usize,
 }
 
 impl Head {
@@ -67,6 +69,7 @@ impl Head {
             token_set: word >> 23 & 3,
             description: (word >> 27 & 1 == 1).then_some(word >> 25 & 3),
             sizes,
+            spare: word >> 28,
         }
     }
 
@@ -97,7 +100,8 @@ pub(super) fn encode(
         let start = end + if index + 1 < parts { 2 } else { 0 };
         let room = out.len().min(start + PART - 1);
         let part: &[u8; PART] = part.try_into().ok()?;
-        let coded = out.get_mut(start..room).and_then(|out| encode_part(effort, transform, part, out, scratch));
+        let coded =
+            out.get_mut(start..room).and_then(|out| encode_part(effort, transform, part, out, scratch));
         let len = match coded {
             Some(len) => len,
             None => {

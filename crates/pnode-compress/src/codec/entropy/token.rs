@@ -177,7 +177,8 @@ pub(super) static TABLES: [[u16; TOKEN_TABLE]; 4] = {
         let mut token = 0;
         while token < TOKENS {
             let (code, length) = (CODES[set][token] >> 4, CODES[set][token] & 15);
-            let (mut at, span) = ((code as usize) << (TOKEN_BITS as u16 - length), 1 << (TOKEN_BITS as u16 - length));
+            let (mut at, span) =
+                ((code as usize) << (TOKEN_BITS as u16 - length), 1 << (TOKEN_BITS as u16 - length));
             let end = at + span;
             while at < end {
                 assert!(tables[set][at] == 0, "the codes of a set are complete");

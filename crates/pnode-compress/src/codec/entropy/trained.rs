@@ -38,6 +38,11 @@ pub(super) const DESCRIPTIONS: [&[u8; 12]; 4] =
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use std::string::{String, ToString};
+    use std::vec::Vec;
+
     use super::{DESCRIPTIONS, TOKENS};
 
     /// Who writes another decoder reads the lengths there.
