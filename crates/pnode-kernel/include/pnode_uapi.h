@@ -33,6 +33,14 @@ struct pnode_span {
 	__u64 pages;
 };
 
+/* Anonymous memory of the calling process, in bytes; both a multiple of the page size. */
+struct pnode_move {
+	__u64 address;
+	__u64 bytes;
+	/* Filled in: how many pages moved. The others are where they were. */
+	__u64 moved;
+};
+
 /*
  * A disk of compressed pages in frames of the node: /dev/pnode_disk<node>, good
  * for swap. 0 pages for none.
@@ -50,6 +58,14 @@ struct pnode_disk_setup {
 #define PNODE_IOC_QUERY	_IOR('p', 0xd0, struct pnode_query)
 /* Gives the pages of a span back; those that were never touched are skipped. */
 #define PNODE_IOC_FREE	_IOW('p', 0xd1, struct pnode_span)
+/*
+ * Moves private anonymous memory to the node, or back from it: the process uses
+ * it as before. A page that is locked, or in use by the kernel, stays. ENODEV if the device's memory has no struct pages, EINVAL for
+ * memory that is no anonymous memory, ENOMEM for a hole. When the device goes,
+ * what is left there moves back.
+ */
+#define PNODE_IOC_MOVE_IN	_IOWR('p', 0xd3, struct pnode_move)
+#define PNODE_IOC_MOVE_OUT	_IOWR('p', 0xd4, struct pnode_move)
 /*
  * Makes the node's disk, EEXIST if there is one; or takes it away with all that
  * is on it, EBUSY if it is open or swapped to. For administrators. When the

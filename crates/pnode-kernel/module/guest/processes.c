@@ -69,10 +69,15 @@ static unsigned char *map(int fd, unsigned long pages)
 static uint64_t pfn_of(const volatile void *address)
 {
 	static int pagemap = -1;
+	static pid_t owner;
 	uint64_t entry = 0;
 
-	if (pagemap < 0)
+	/* A child would go on to read its parent's. */
+	if (owner != getpid()) {
+		close(pagemap);
 		pagemap = open("/proc/self/pagemap", O_RDONLY);
+		owner = getpid();
+	}
 	if (pread(pagemap, &entry, sizeof(entry), (uintptr_t)address / PAGE * sizeof(entry)) != sizeof(entry))
 		return 0;
 	return entry >> 63 ? entry & ((1ull << 55) - 1) : 0;
@@ -215,6 +220,12 @@ static bool hostile_calls_are_refused(void)
 			CHECK(errno == EFAULT);
 			break;
 		case 2:
+			if (next() % 2) {
+				struct pnode_move wild = { .address = span.first, .bytes = span.pages };
+
+				/* Whatever this process has may move; most is refused. */
+				ioctl(fd, next() % 2 ? PNODE_IOC_MOVE_IN : PNODE_IOC_MOVE_OUT, &wild);
+			}
 			if (ioctl(fd, PNODE_IOC_FREE, &span) == 0)
 				CHECK(span.pages != 0 && span.first + span.pages > span.first);
 			break;
@@ -278,16 +289,169 @@ static bool write_to(const char *path, const char *text)
 	return done;
 }
 
+/* A page of anonymous memory says which one it is, and how often it was changed. */
+static void sign(unsigned char *pages, unsigned long page, unsigned long version)
+{
+	uint64_t *words = (uint64_t *)(pages + page * PAGE);
+
+	for (unsigned long i = 0; i < PAGE / 8; i++)
+		words[i] = version << 48 | page << 16 | i;
+}
+
+static bool is_signed(const unsigned char *pages, unsigned long page, unsigned long version)
+{
+	const uint64_t *words = (const uint64_t *)(pages + page * PAGE);
+
+	for (unsigned long i = 0; i < PAGE / 8; i++)
+		if (words[i] != (version << 48 | page << 16 | i))
+			return false;
+	return true;
+}
+
+static unsigned char *anonymous(unsigned long pages)
+{
+	unsigned char *memory = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	/* Huge pages move as well, but are not what is counted here. */
+	madvise(memory, pages * PAGE, MADV_NOHUGEPAGE);
+	return memory;
+}
+
+/* How many pages of anonymous memory moved; -1 if the call failed. */
+static long move(int fd, unsigned long command, void *memory, unsigned long pages)
+{
+	struct pnode_move span = { .address = (uintptr_t)memory, .bytes = pages * PAGE };
+
+	return ioctl(fd, command, &span) ? -1 : (long)span.moved;
+}
+
+/* How many of the pages lie on the node. */
+static unsigned long on_node(struct pnode_query node, const unsigned char *memory, unsigned long pages)
+{
+	unsigned long count = 0;
+
+	for (unsigned long p = 0; p < pages; p++) {
+		uint64_t pfn = pfn_of(memory + p * PAGE);
+
+		count += pfn >= node.first_pfn && pfn < node.first_pfn + node.managed;
+	}
+	return count;
+}
+
+static bool anonymous_memory_moves_to_the_node_and_back(void)
+{
+	int fd = open(device, O_RDWR), status;
+	struct pnode_query node = query(fd);
+	unsigned char *memory = anonymous(PAGES);
+
+	for (unsigned long p = 0; p < PAGES - 1; p++)
+		sign(memory, p, 1);
+	/* The last page was never touched, and moves as zeroes. */
+	CHECK(move(fd, PNODE_IOC_MOVE_IN, memory, PAGES) == (long)PAGES);
+	CHECK(on_node(node, memory, PAGES) == PAGES && query(fd).free == node.free - PAGES);
+	CHECK(move(fd, PNODE_IOC_MOVE_IN, memory, PAGES) == 0);
+	for (unsigned long p = 0; p < PAGES - 1; p++) {
+		CHECK(is_signed(memory, p, 1));
+		sign(memory, p, 2);
+	}
+	for (unsigned long b = 0; b < PAGE; b++)
+		CHECK(memory[(PAGES - 1) * PAGE + b] == 0);
+	CHECK(on_node(node, memory, PAGES) == PAGES);
+
+	/* A child has them too, and what it changes is a copy of its own in ordinary memory. */
+	pid_t child = fork();
+	if (child == 0) {
+		for (unsigned long p = 0; p < 8; p++) {
+			if (!is_signed(memory, p, 2))
+				_exit(1);
+			sign(memory, p, 3);
+		}
+		_exit(on_node(node, memory, PAGES) == PAGES - 8 && is_signed(memory, 7, 3) ? 0 : 2);
+	}
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+	CHECK(is_signed(memory, 7, 2) && on_node(node, memory, PAGES) == PAGES);
+
+	/* The kernel reads and writes them for system calls. */
+	int channel[2];
+	CHECK(pipe(channel) == 0 && write(channel[1], memory, PAGE) == (ssize_t)PAGE);
+	CHECK(read(channel[0], memory + 9 * PAGE, PAGE) == (ssize_t)PAGE && memcmp(memory, memory + 9 * PAGE, PAGE) == 0);
+	sign(memory, 9, 2);
+	memory = mremap(memory, PAGES * PAGE, PAGES * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)0x710000000000);
+	CHECK(memory != MAP_FAILED && is_signed(memory, 62, 2) && on_node(node, memory, PAGES) == PAGES);
+
+	CHECK(move(fd, PNODE_IOC_MOVE_OUT, memory, PAGES / 2) == (long)PAGES / 2);
+	CHECK(on_node(node, memory, PAGES) == PAGES / 2 && query(fd).free == node.free - PAGES / 2);
+	for (unsigned long p = 0; p < PAGES - 1; p++)
+		CHECK(is_signed(memory, p, 2));
+	/* The rest goes back by itself. */
+	CHECK(munmap(memory, PAGES * PAGE) == 0 && query(fd).free == node.free);
+	child = fork();
+	if (child == 0) {
+		memory = anonymous(PAGES);
+		memory[5 * PAGE] = 1;
+		_exit(move(fd, PNODE_IOC_MOVE_IN, memory, PAGES) == (long)PAGES ? 0 : 1);
+	}
+	CHECK(waitpid(child, &status, 0) == child && status == 0 && query(fd).free == node.free);
+	close(fd);
+	close(channel[0]);
+	close(channel[1]);
+	return true;
+}
+
+static bool what_cannot_move_stays(void)
+{
+	int fd = open(device, O_RDWR);
+	struct pnode_query node = query(fd);
+	unsigned char *memory = anonymous(PAGES), *mine = map(fd, 1);
+	struct pnode_move odd = { .address = (uintptr_t)memory + 1, .bytes = PAGE };
+
+	CHECK(ioctl(fd, PNODE_IOC_MOVE_IN, &odd) == -1 && errno == EINVAL);
+	odd = (struct pnode_move){ .address = UINT64_MAX - PAGE + 1, .bytes = 2 * PAGE };
+	CHECK(ioctl(fd, PNODE_IOC_MOVE_IN, &odd) == -1 && errno == EINVAL);
+	mine[0] = 1;
+	CHECK(move(fd, PNODE_IOC_MOVE_IN, mine, 1) == -1 && errno == EINVAL);
+	munmap(mine, PAGE);
+	CHECK(move(fd, PNODE_IOC_MOVE_IN, mine, 1) == -1 && errno == ENOMEM);
+	close(fd);
+	fd = open(device, O_RDWR);
+
+	/* On a full node some pages find no room; none is lost. */
+	mine = map(fd, node.managed);
+	for (unsigned long p = 0; p < node.managed - PAGES / 2; p++)
+		CHECK(touch(mine + p * PAGE, 1));
+	for (unsigned long p = 0; p < PAGES; p++)
+		sign(memory, p, 1);
+	CHECK(move(fd, PNODE_IOC_MOVE_IN, memory, PAGES) == (long)PAGES / 2);
+	CHECK(on_node(node, memory, PAGES) == PAGES / 2 && query(fd).free == 0);
+	for (unsigned long p = 0; p < PAGES; p++)
+		CHECK(is_signed(memory, p, 1));
+	munmap(memory, PAGES * PAGE);
+	munmap(mine, node.managed * PAGE);
+	close(fd);
+	return true;
+}
+
 static bool unplugging_takes_the_pages(void)
 {
 	int fd = open(device, O_RDWR);
 	unsigned char *pages = map(fd, PAGES);
 	struct pnode_query answer;
 
+	unsigned char *memory = anonymous(PAGES);
+	struct pnode_query node = query(fd);
+
 	for (unsigned long p = 0; p < PAGES; p++)
 		CHECK(touch(pages + p * PAGE, 1));
+	for (unsigned long p = 0; p < PAGES; p++)
+		sign(memory, p, 1);
+	CHECK(move(fd, PNODE_IOC_MOVE_IN, memory, PAGES) == (long)PAGES && on_node(node, memory, PAGES) == PAGES);
 	CHECK(write_to("/sys/bus/pci/drivers/pnode/unbind", pci_address));
 	CHECK(access(device, F_OK) == -1);
+	/* Anonymous memory is moved away with all that is in it. */
+	CHECK(on_node(node, memory, PAGES) == 0 && move(fd, PNODE_IOC_MOVE_IN, memory, PAGES) == -1 && errno == ENODEV);
+	for (unsigned long p = 0; p < PAGES; p++)
+		CHECK(is_signed(memory, p, 1));
+	munmap(memory, PAGES * PAGE);
 	CHECK(!touch(pages, 1) && !touch(pages + (PAGES - 1) * PAGE, 1));
 	CHECK(ioctl(fd, PNODE_IOC_QUERY, &answer) == -1 && errno == ENODEV);
 	CHECK(write_to("/sys/bus/pci/drivers/pnode/bind", pci_address));
@@ -304,6 +468,10 @@ static bool unplugging_takes_the_pages(void)
 /* What a busy process does with the device, whether it is there or not, until told to stop. */
 static void use_until(volatile unsigned long *stop, volatile unsigned long *touched, volatile unsigned long *lost)
 {
+	unsigned char *memory = anonymous(PAGES);
+
+	for (unsigned long p = 0; p < PAGES; p++)
+		sign(memory, p, 1);
 	while (!*stop) {
 		int fd = open(device, O_RDWR);
 		unsigned char *pages = map(fd, PAGES);
@@ -313,6 +481,11 @@ static void use_until(volatile unsigned long *stop, volatile unsigned long *touc
 				struct pnode_span span = { next() % PAGES, 1 + next() % 4 };
 				unsigned char *page = pages + next() % PAGES * PAGE;
 
+				if (i % 100 == 7 && move(fd, PNODE_IOC_MOVE_IN, memory, PAGES) >= 0 && i % 200 == 7)
+					move(fd, PNODE_IOC_MOVE_OUT, memory, PAGES);
+				for (unsigned long p = 0; i % 100 == 7 && p < PAGES; p++)
+					if (!is_signed(memory, p, 1))
+						_exit(1);
 				if (touch(page, 1))
 					(*touched)++;
 				else
@@ -375,7 +548,11 @@ static const struct {
 	{ "a full node raises SIGBUS, and pages given back come again", a_full_node_raises_sigbus },
 	{ "hostile ioctls are refused", hostile_calls_are_refused },
 	{ "with ordinary memory exhausted, no page comes from the node", exhausted_memory_stays_out },
-	{ "unplugging the device takes its pages from a process", unplugging_takes_the_pages },
+	{ "anonymous memory moves to the node and back: fork, system calls, mremap, exit",
+	  anonymous_memory_moves_to_the_node_and_back },
+	{ "anonymous memory that cannot move stays", what_cannot_move_stays },
+	{ "unplugging the device takes its pages from a process, and moves anonymous memory away",
+	  unplugging_takes_the_pages },
 	{ "unplugging under load, again and again", unplugging_under_load },
 };
 

@@ -22,6 +22,8 @@ struct pnode_device {
 	u32 id;
 	struct pnode_node *node;
 	struct pnode_chardev *chardev;
+	/* NULL if the frames have no struct pages. */
+	struct pnode_pages *pages;
 	struct dentry *debugfs;
 };
 
@@ -42,6 +44,8 @@ static int pnode_state_show(struct seq_file *seq, void *unused)
 	seq_printf(seq, "managed    %llu\n", stats.managed_frames);
 	seq_printf(seq, "free       %llu\n", stats.free_frames);
 	seq_printf(seq, "used       %llu\n", stats.used_frames);
+	if (device->pages)
+		seq_printf(seq, "anonymous  %lld\n", atomic64_read(&device->pages->moved));
 	seq_printf(seq, "references %u\n", stats.references);
 	seq_printf(seq, "state      %s\n", stats.draining ? "draining" : "online");
 	seq_printf(seq, "audit      %s\n", pnode_audit(device->node) ? "INCONSISTENT" : "ok");
@@ -49,7 +53,8 @@ static int pnode_state_show(struct seq_file *seq, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(pnode_state);
 
-struct pnode_device *pnode_device_add(struct device *parent, const struct pnode_range *range, u32 class, u32 features)
+struct pnode_device *pnode_device_add_pages(struct device *parent, const struct pnode_range *range, u32 class,
+					    u32 features, struct pnode_pages *pages)
 {
 	struct pnode_device *device = kzalloc(sizeof(*device), GFP_KERNEL);
 	char name[16];
@@ -58,6 +63,7 @@ struct pnode_device *pnode_device_add(struct device *parent, const struct pnode_
 	if (!device)
 		return ERR_PTR(-ENOMEM);
 	device->parent = parent;
+	device->pages = pages;
 
 	rc = ida_alloc_range(&pnode_ids, PNODE_FIRST_ID, PNODE_NODES - 1, GFP_KERNEL);
 	if (rc < 0)
@@ -68,10 +74,16 @@ struct pnode_device *pnode_device_add(struct device *parent, const struct pnode_
 	if (rc)
 		goto err_id;
 
-	device->chardev = pnode_chardev_add(parent, device->id, device->node);
+	if (pages) {
+		rc = pnode_node_grant(device->node, &pages->grant);
+		if (rc)
+			goto err_node;
+	}
+
+	device->chardev = pnode_chardev_add(parent, device->id, device->node, pages);
 	if (IS_ERR(device->chardev)) {
 		rc = PTR_ERR(device->chardev);
-		goto err_node;
+		goto err_grant;
 	}
 
 	snprintf(name, sizeof(name), "node%u", device->id);
@@ -79,6 +91,9 @@ struct pnode_device *pnode_device_add(struct device *parent, const struct pnode_
 	dev_info(parent, "private node %u: %llu frames from pfn %#llx\n", device->id, range->frames, range->first_pfn);
 	return device;
 
+err_grant:
+	if (pages)
+		pnode_grant_put(pages->grant);
 err_node:
 	/* Nobody but us has seen the node. */
 	WARN_ON(pnode_node_unregister(device->node));
@@ -87,6 +102,11 @@ err_id:
 err_free:
 	kfree(device);
 	return ERR_PTR(rc);
+}
+
+struct pnode_device *pnode_device_add(struct device *parent, const struct pnode_range *range, u32 class, u32 features)
+{
+	return pnode_device_add_pages(parent, range, class, features, NULL);
 }
 EXPORT_SYMBOL_GPL(pnode_device_add);
 
@@ -98,6 +118,10 @@ void pnode_device_remove(struct pnode_device *device)
 	/* Both wait for callers that are inside. */
 	debugfs_remove(device->debugfs);
 	pnode_chardev_remove(device->chardev);
+	if (device->pages) {
+		pnode_pages_evict(device->parent, device->pages);
+		pnode_grant_put(device->pages->grant);
+	}
 	while ((rc = pnode_node_unregister(device->node)) == -EBUSY) {
 		if (tries++ % 500 == 0)
 			dev_warn(device->parent, "node %u waits for kernel clients to give frames and grants back\n",

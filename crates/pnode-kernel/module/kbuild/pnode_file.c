@@ -5,8 +5,8 @@
  *
  * Pages are inserted by frame number, so they have no owner but the file: they
  * cannot be pinned, and the file can take them away. Locks, outermost first:
- * mmap lock (by the caller of a fault), pnode_chardev.lock, pnode_file.lock. A
- * fault does not take pnode_chardev.lock.
+ * pnode_chardev.pages_lock, mmap lock (by the caller of a fault),
+ * pnode_chardev.lock, pnode_file.lock. A fault does not take pnode_chardev.lock.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -17,6 +17,8 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/overflow.h>
+#include <linux/rwsem.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/version.h>
@@ -45,6 +47,10 @@ struct pnode_chardev {
 	struct list_head files;
 	/* NULL for none. */
 	struct pnode_disk *disk;
+	/* Held while pages are moved to the node; never under a mmap lock. */
+	struct rw_semaphore pages_lock;
+	/* NULL if the frames have no struct pages, or once the device is gone. */
+	struct pnode_pages *pages;
 };
 
 struct pnode_file {
@@ -265,6 +271,27 @@ static int pnode_file_disk(struct pnode_file *file, const struct pnode_disk_setu
 	return rc;
 }
 
+static int pnode_file_move(struct pnode_file *file, struct pnode_move __user *user, bool to_node)
+{
+	struct pnode_chardev *dev = file->dev;
+	struct pnode_move move;
+	u64 end;
+	int rc;
+
+	if (copy_from_user(&move, user, sizeof(move)))
+		return -EFAULT;
+	if (!move.bytes || !PAGE_ALIGNED(move.address | move.bytes) ||
+	    check_add_overflow(move.address, move.bytes, &end) || end > TASK_SIZE)
+		return -EINVAL;
+	down_read(&dev->pages_lock);
+	rc = dev->pages ? pnode_pages_move(dev->pages, move.address, end, to_node, &move.moved) : -ENODEV;
+	up_read(&dev->pages_lock);
+	/* What had moved before an error is told, too. */
+	if (rc != -ENODEV && copy_to_user(user, &move, sizeof(move)))
+		return -EFAULT;
+	return rc;
+}
+
 static long pnode_file_ioctl(struct file *filp, unsigned int command, unsigned long argument)
 {
 	switch (command) {
@@ -272,6 +299,10 @@ static long pnode_file_ioctl(struct file *filp, unsigned int command, unsigned l
 		return pnode_file_query(filp->private_data, (void __user *)argument);
 	case PNODE_IOC_FREE:
 		return pnode_file_free_span(filp->private_data, (void __user *)argument);
+	case PNODE_IOC_MOVE_IN:
+		return pnode_file_move(filp->private_data, (void __user *)argument, true);
+	case PNODE_IOC_MOVE_OUT:
+		return pnode_file_move(filp->private_data, (void __user *)argument, false);
 	case PNODE_IOC_DISK:
 		return pnode_file_disk(filp->private_data, (void __user *)argument);
 	default:
@@ -290,7 +321,8 @@ static const struct file_operations pnode_file_ops = {
 };
 
 /* Makes /dev/pnode<id> for a node. */
-struct pnode_chardev *pnode_chardev_add(struct device *parent, u32 id, struct pnode_node *node)
+struct pnode_chardev *pnode_chardev_add(struct device *parent, u32 id, struct pnode_node *node,
+					 struct pnode_pages *pages)
 {
 	struct pnode_chardev *dev = kzalloc(sizeof(*dev), GFP_KERNEL);
 	int rc;
@@ -299,6 +331,8 @@ struct pnode_chardev *pnode_chardev_add(struct device *parent, u32 id, struct pn
 		return ERR_PTR(-ENOMEM);
 	kref_init(&dev->ref);
 	mutex_init(&dev->lock);
+	init_rwsem(&dev->pages_lock);
+	dev->pages = pages;
 	INIT_LIST_HEAD(&dev->files);
 	dev->id = id;
 	dev->node = node;
@@ -322,6 +356,9 @@ void pnode_chardev_remove(struct pnode_chardev *dev)
 	struct pnode_file *file;
 
 	misc_deregister(&dev->misc);
+	down_write(&dev->pages_lock);
+	dev->pages = NULL;
+	up_write(&dev->pages_lock);
 	mutex_lock(&dev->lock);
 	if (dev->disk)
 		pnode_disk_remove(dev->disk);

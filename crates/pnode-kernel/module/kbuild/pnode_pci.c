@@ -28,8 +28,9 @@ module_param(features, uint, 0444);
 MODULE_PARM_DESC(features, "Doors that are open on every node, as bits of pnode.h (default 0: closed to all but the owner)");
 
 struct pnode_pci {
-	struct dev_pagemap pagemap;
+	struct pnode_pages pages;
 	struct pnode_range range;
+	bool has_pages;
 	struct pnode_device *node;
 };
 
@@ -48,11 +49,8 @@ static int pnode_pci_map(struct pci_dev *pdev, int bar, struct pnode_pci *device
 		return dev_err_probe(&pdev->dev, rc, "BAR %d is taken\n", bar);
 
 	if (IS_ALIGNED(res->start | resource_size(res), memremap_compat_align())) {
-		device->pagemap.type = MEMORY_DEVICE_GENERIC;
-		device->pagemap.range.start = res->start;
-		device->pagemap.range.end = res->end;
-		device->pagemap.nr_range = 1;
-		mapping = devm_memremap_pages(&pdev->dev, &device->pagemap);
+		mapping = pnode_pages_map(&pdev->dev, &device->pages, res);
+		device->has_pages = true;
 	} else {
 		/* Too small a piece for struct pages; nothing here depends on them. */
 		mapping = devm_memremap(&pdev->dev, res->start, resource_size(res), MEMREMAP_WB);
@@ -90,7 +88,8 @@ static int pnode_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 			return dev_err_probe(&pdev->dev, rc, "the self-test failed\n");
 	}
 
-	device->node = pnode_device_add(&pdev->dev, &device->range, PNODE_CLASS_DEVICE_BUFFER, features);
+	device->node = pnode_device_add_pages(&pdev->dev, &device->range, PNODE_CLASS_DEVICE_BUFFER, features,
+					      device->has_pages ? &device->pages : NULL);
 	if (IS_ERR(device->node))
 		return dev_err_probe(&pdev->dev, PTR_ERR(device->node), "no node can be registered\n");
 
