@@ -7,7 +7,7 @@ mod pages;
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
-use pnode_compress::codec::{Codec, Scratch, Tag};
+use pnode_compress::codec::{Codec, Ladder, Scratch, Tag, Temperature};
 use pnode_compress::memory::{BufferFrames, PageBytes};
 use pnode_compress::store::{
     Compaction, Config, LoadError, Recompression, RemoveError, Shard, Slot, Store, StoreError, WriteBack,
@@ -58,7 +58,11 @@ fuzz_target!(|input: &[u8]| {
             }
             100..106 => store.grow_older(0..slot),
             106..112 => {
-                let how = Recompression { codec: Codec::Dense, min_age: op[2] & 7 };
+                let how = Recompression {
+                    ladder: Ladder::STANDARD,
+                    temperature: [Temperature::Warm, Temperature::Cold][usize::from(op[2] >> 7)],
+                    min_age: op[2] & 7,
+                };
                 worker.recompress(0..slot, how, &mut spare).unwrap();
             }
             112..116 => {

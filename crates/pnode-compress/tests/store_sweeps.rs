@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lent::Lent;
-use pnode_compress::codec::{Codec, Scratch, Tag};
+use pnode_compress::codec::{Codec, Ladder, Scratch, Tag, Temperature};
 use pnode_compress::store::{
     Compaction, Config, LoadError, Recompression, RemoveError, Slot, StoreError, WriteBack,
 };
@@ -60,7 +60,7 @@ fn recompression_frees_memory_or_changes_nothing() {
     }
     let before = store.stats();
     assert_eq!(before.compressed_bytes, 64 * PAGE as u64);
-    let how = Recompression { codec: Codec::Fast, min_age: 1 };
+    let how = Recompression { ladder: Ladder::STANDARD, temperature: Temperature::Hot, min_age: 1 };
     let mut page = [0; PAGE];
     assert_eq!(worker.recompress(0..64, how, &mut page).unwrap().tried, 0, "all of them are young");
     store.grow_older(0..64);
@@ -79,6 +79,30 @@ fn recompression_frees_memory_or_changes_nothing() {
     let again = worker.recompress(0..64, Recompression { min_age: 0, ..how }, &mut page).unwrap();
     assert_eq!((again.tried, again.done), (16, 0));
     assert!(worker.recompress(0..64, how, &mut [0; 8]).is_err());
+}
+
+#[test]
+fn what_the_hot_codec_left_raw_is_tried_once_with_a_colder_one() {
+    let config = Config::new(32, 16);
+    let mut lent = Lent::new(config, 64, 1);
+    let store = lent.store(config);
+    let (mut scratch, mut buffer, mut page) = (Scratch::new(), [0; PAGE], [0; PAGE]);
+    let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+    let pages = [synth::corpus("ints", 16), synth::corpus("random", 16)].concat();
+    for (slot, page) in pages.chunks_exact(PAGE).enumerate() {
+        assert_eq!(worker.store(Slot::new(slot as u32), page).unwrap().tag().codec(), Codec::Raw);
+    }
+    let how = |temperature| Recompression { ladder: Ladder::STANDARD, temperature, min_age: 0 };
+    let swept = worker.recompress(0..32, how(Temperature::Cold), &mut page).unwrap();
+    assert_eq!((swept.tried, swept.done, swept.damaged), (32, 16, 0));
+    assert_eq!(worker.recompress(0..32, how(Temperature::Cold), &mut page).unwrap().tried, 0);
+    for (slot, expected) in pages.chunks_exact(PAGE).enumerate() {
+        worker.load(Slot::new(slot as u32), &mut page).unwrap();
+        assert_eq!(expected, page);
+    }
+    // Used again, but of a colder codec already: a warmer one does not touch them.
+    assert_eq!(worker.recompress(0..16, how(Temperature::Warm), &mut page).unwrap().tried, 0);
+    store.audit().unwrap();
 }
 
 #[test]
@@ -191,7 +215,8 @@ fn threads_that_store_load_remove_move_and_sweep_never_see_another_page() {
                     pass = Compaction::new();
                 }
                 store.grow_older(0..SLOTS);
-                let how = Recompression { codec: Codec::Dense, min_age: 1 };
+                let how =
+                    Recompression { ladder: Ladder::STANDARD, temperature: Temperature::Warm, min_age: 1 };
                 worker.recompress(0..SLOTS, how, &mut page).unwrap();
                 worker.write_back(0..SLOTS, 5, |slot, _, _| {
                     if slot.get() % 16 == 0 { WriteBack::Written } else { WriteBack::Keep }

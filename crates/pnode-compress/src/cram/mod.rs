@@ -240,12 +240,16 @@ impl<'m> Cram<'m> {
     pub fn inflate(&self, frames: u32) -> u32 {
         let put = (0..frames).take_while(|_| {
             let Some(frame) = self.frames.begin_fill() else { return false };
+            // Counted before it can be taken out again, so that the count is never below the truth, nor below nothing.
+            self.ballooned.fetch_add(1, Ordering::Relaxed);
             // The frame is ours while it is being filled, so the turn does not fail.
-            self.frames.turn(frame, State::Filling, State::Ballooned).is_ok()
+            let turned = self.frames.turn(frame, State::Filling, State::Ballooned).is_ok();
+            if !turned {
+                self.ballooned.fetch_sub(1, Ordering::Relaxed);
+            }
+            turned
         });
-        let put = put.count() as u32;
-        self.ballooned.fetch_add(put.into(), Ordering::Relaxed);
-        put
+        put.count() as u32
     }
 
     /// Takes up to `frames` frames out of the balloon. Returns how many it took.
@@ -257,10 +261,10 @@ impl<'m> Cram<'m> {
             // Another caller may take the same frame out; one of them does.
             if self.frames.turn(frame, State::Ballooned, State::Freeing).is_ok() {
                 self.frames.freed(frame);
+                self.ballooned.fetch_sub(1, Ordering::Relaxed);
                 taken += 1;
             }
         }
-        self.ballooned.fetch_sub(taken.into(), Ordering::Relaxed);
         taken
     }
 

@@ -16,14 +16,17 @@ use super::pool::{New, Pin};
 use super::shard::Growth;
 use super::worker::Worker;
 use super::{LoadError, Slot, Store};
-use crate::codec::{self, Codec, Tag};
+use crate::codec::{Codec, Ladder, ReencodeError, Tag, Temperature};
 use crate::memory::FrameMemory;
 
 /// Which pages to recompress, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recompression {
-    /// The codec to try. Pages that it encoded are left alone, and so are same-filled ones.
-    pub codec: Codec,
+    /// By which rule an object is encoded again.
+    pub ladder: Ladder,
+    /// How cold the pages are taken to be. Objects of its codec or a colder one are left alone, and so are same-filled
+    /// pages.
+    pub temperature: Temperature,
     /// Pages of at least this age: 0 is all of them, 6 the oldest.
     pub min_age: u8,
 }
@@ -127,19 +130,18 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
         for slot in slots.start..slots.end.min(store.slots()) {
             let Some(pin) = store.pin_old(slot, how.min_age) else { continue };
             let old = pin.entry();
-            let skip = matches!(old.tag().map(Tag::codec), None | Some(Codec::Same));
-            if skip || old.age() == Entry::SETTLED || old.tag().map(Tag::codec) == Some(how.codec) {
+            let tag = old.tag().filter(|tag| match tag.codec() {
+                Codec::Same => false,
+                Codec::Raw => true,
+                codec => codec < how.temperature.codec(),
+            });
+            let Some(tag) = tag.filter(|_| old.age() != Entry::SETTLED) else {
                 store.unpin(pin);
                 continue;
-            }
+            };
             swept.tried += 1;
-            if self.decode(Slot::new(slot), &pin, page).is_err() {
-                swept.damaged += 1;
-                store.unpin(pin);
-                continue;
-            }
-            match self.encode_smaller(how.codec, page, old) {
-                Some(new) => {
+            match self.encode_smaller(how, tag, &pin, page) {
+                Ok(Some(new)) => {
                     let saved =
                         store.pool.shape.granules(old.len()) - store.pool.shape.granules(new.entry().len());
                     if store.exchange(self.home(), pin, new) {
@@ -147,28 +149,51 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
                         swept.saved_bytes += u64::from(saved) * super::entry::GRANULE as u64;
                     }
                 }
-                None => {
+                Ok(None) => {
                     store.unpin(pin);
                     if let Some(now) = store.pool.entry(slot).filter(|now| *now == old) {
                         store.pool.set_age(slot, now, Entry::SETTLED);
                     }
+                }
+                Err(_) => {
+                    swept.damaged += 1;
+                    store.unpin(pin);
                 }
             }
         }
         Ok(swept)
     }
 
-    /// Encodes `page` and writes it to the pool, if that takes fewer granules than the object of `old`.
-    fn encode_smaller(&mut self, codec: Codec, page: &[u8], old: Entry) -> Option<New> {
+    /// Encodes a pinned object again and writes it to the pool, if the ladder says so and that takes fewer granules.
+    fn encode_smaller(
+        &mut self,
+        how: Recompression,
+        tag: Tag,
+        pin: &Pin<'_, 'm, P>,
+        page: &mut [u8],
+    ) -> Result<Option<New>, Damage> {
         let store = self.shared();
-        let shape = &store.pool.shape;
+        let (shape, old, home) = (&store.pool.shape, pin.entry(), self.home());
         let budget = (shape.granules(old.len()) as usize - 1) * super::entry::GRANULE;
-        let home = self.home();
         let (scratch, buffer) = self.lent();
-        let room = budget.checked_sub(shape.checksum_bytes())?.min(buffer.len());
-        let object = codec::encode_as(codec, page, &mut buffer[..room], scratch).ok()?;
+        let room = budget.saturating_sub(shape.checksum_bytes()).min(buffer.len());
+        let encoded = pin.read(|object| {
+            let bytes = store.verify(object).ok_or(Damage::Checksum)?;
+            let out = &mut buffer[..room];
+            if tag.codec() != Codec::Raw {
+                let again = how.ladder.reencode(tag, bytes, how.temperature, page, out, scratch);
+                return match again {
+                    Ok(encoded) => Ok(encoded),
+                    Err(ReencodeError::Decode(error)) => Err(Damage::Encoding(error)),
+                    Err(_) => Ok(None),
+                };
+            }
+            // The hot codec gave up on it, which says little of a colder one.
+            Ok(how.ladder.encode(how.temperature, bytes, out, scratch).ok())
+        });
+        let Some(object) = encoded.unwrap_or(Err(Damage::Entry))? else { return Ok(None) };
         let (tag, len) = (object.tag(), object.len());
-        store.write(home, tag, &buffer[..len], Growth::Never, old.age())
+        Ok(store.write(home, tag, &buffer[..len], Growth::Never, old.age()))
     }
 
     /// Offers pages of `slots` that are at least `min_age` old to `sink`, encoded as they are, and removes those that it
