@@ -1,5 +1,5 @@
-//! The soak: 32 threads touch, write, migrate, demote, promote, reclaim, unplug, map and unmap at once, and every page is
-//! checked against what was last written to it.
+//! The soak: 32 threads touch, write, fork, bind, migrate, demote, promote, reclaim, unplug, map and unmap at once, and
+//! every page is checked against what was last written to it.
 //!
 //! `PNODE_SOAK_SECONDS=60 cargo test --release -p pnode-user --test soak -- --nocapture` is the long run (so long on each
 //! backend, roomy and tight); without the variable each takes a second.
@@ -10,9 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pnode_core::{Features, MemoryClass, NodeId, Request};
+use pnode_core::policy::{Mode, Wish};
+use pnode_core::{Features, MemoryClass, NodeId, NodeMask, Request};
 use pnode_user::fault::{Choice, FaultError};
-use pnode_user::machine::{BuildError, MapError, Mapping, Placement, UnplugError};
+use pnode_user::machine::{
+    BuildError, Existing, MapError, Mapping, Placement, Process, ProcessError, Rights, UnplugError,
+};
 use pnode_user::{Machine, NodeSpec};
 
 /// Where the words of a page are that programs write to.
@@ -20,8 +23,9 @@ const PLACES: [usize; 4] = [0, 8, 2048, 4088];
 const PAGE: usize = 4096;
 
 /// What each thread does, and how many do it.
-const ROLES: [(Role, usize); 9] = [
-    (Role::Toucher, 14),
+const ROLES: [(Role, usize); 10] = [
+    (Role::Toucher, 10),
+    (Role::Forker, 4),
     (Role::Migrator, 4),
     (Role::Demoter, 3),
     (Role::Promoter, 2),
@@ -35,6 +39,7 @@ const ROLES: [(Role, usize); 9] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Toucher,
+    Forker,
     Migrator,
     Demoter,
     Promoter,
@@ -108,10 +113,50 @@ impl Shared<'_> {
     }
 }
 
+/// A process that threads touch while others fork it.
+struct Crowd {
+    process: Process,
+    /// By page: how often it was written, which is what it holds. Its lock is the right to write.
+    versions: Vec<Mutex<u64>>,
+}
+
+impl Crowd {
+    fn touch(&self, random: &mut Random, room: Room) -> Result<(), String> {
+        let page = random.below(self.versions.len());
+        let mut version = self.versions[page].lock().unwrap_or_else(PoisonError::into_inner);
+        match load(&self.process, page) {
+            Ok(found) if found == *version => {}
+            Ok(found) => return Err(format!("page {page} of the crowd holds {found}, not {version}")),
+            Err(error) => return tolerate(error, room),
+        }
+        match store(&self.process, page, *version + 1) {
+            Ok(()) => *version += 1,
+            Err(error) => return tolerate(error, room),
+        }
+        Ok(())
+    }
+
+    fn versions(&self) -> Vec<u64> {
+        self.versions.iter().map(|version| *version.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+    }
+}
+
+fn load(process: &Process, page: usize) -> Result<u64, FaultError> {
+    let mut bytes = [0; 8];
+    process.read(page, 40, &mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn store(process: &Process, page: usize, value: u64) -> Result<(), FaultError> {
+    process.write(page, 40, &value.to_le_bytes())
+}
+
 /// A shortage is no defect where there is little room, as long as it is said.
 fn tolerate(error: FaultError, room: Room) -> Result<(), String> {
     match error {
-        FaultError::NoFrame(_) | FaultError::Stored(_) if room == Room::Tight => Ok(()),
+        FaultError::NoFrame(_) | FaultError::NoPlace(_) | FaultError::Stored(_) if room == Room::Tight => {
+            Ok(())
+        }
         error => Err(format!("a touch could not be served: {error}")),
     }
 }
@@ -158,6 +203,7 @@ struct World<'m> {
     machine: &'m Machine,
     nodes: [NodeId; NODES],
     shared: Shared<'m>,
+    crowd: Crowd,
     room: Room,
     stop: AtomicBool,
     /// How many steps each role did.
@@ -169,6 +215,11 @@ impl World<'_> {
         let memory = self.shared.memory;
         let [near, other, far, fenced, compressed, device] = self.nodes;
         match role {
+            Role::Toucher if random.below(4) == 0 => self.crowd.touch(random, self.room)?,
+            Role::Forker => {
+                self.fork_the_crowd(random)?;
+                self.family(random)?;
+            }
             Role::Toucher => self.shared.touch(random, self.room).map_err(|error| {
                 let free: Vec<u64> = self.nodes.iter().map(|node| self.machine.free_frames(*node)).collect();
                 format!("{error}; free frames by node: {free:?}\n{}", self.machine.occupancy())
@@ -280,6 +331,107 @@ impl World<'_> {
         Ok(())
     }
 
+    /// A child has for each page what was there at some moment of the fork, and keeps it whatever the parent does.
+    fn fork_the_crowd(&self, random: &mut Random) -> Result<(), String> {
+        let before = self.crowd.versions();
+        let child = match self.crowd.process.fork() {
+            Ok(child) => child,
+            Err(ProcessError::Page { error, .. }) => return tolerate(error, self.room),
+            Err(error) => return Err(format!("the crowd was not forked: {error}")),
+        };
+        let after = self.crowd.versions();
+        let mut seen = Vec::new();
+        for page in 0..after.len() {
+            match load(&child, page) {
+                Ok(found) if (before[page]..=after[page]).contains(&found) => seen.push((page, found)),
+                Ok(found) => {
+                    let (before, after) = (before[page], after[page]);
+                    return Err(format!("page {page} of a child holds {found}, not {before} to {after}"));
+                }
+                Err(error) => tolerate(error, self.room)?,
+            }
+        }
+        thread::yield_now();
+        for (page, value) in seen {
+            match load(&child, page) {
+                Ok(found) if found == value => {}
+                Ok(found) => return Err(format!("page {page} of a child became {found}, and was {value}")),
+                Err(error) => tolerate(error, self.room)?,
+            }
+            if random.below(8) == 0 {
+                // The crowd must not see it; its own checks would say so.
+                store(&child, page, u64::MAX).or_else(|error| tolerate(error, self.room))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A family of processes, forked from one another, with policies that come and go.
+    fn family(&self, random: &mut Random) -> Result<(), String> {
+        const PAGES: usize = 24;
+        let [near, other, far, _, _, device] = self.nodes;
+        let problem = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
+        let process = self.machine.process(PAGES, near).map_err(|error| problem("no process", &error))?;
+        process.map(PAGES, Rights::ReadWrite).map_err(|error| problem("nothing was mapped", &error))?;
+        let mut family = vec![(process, [0u64; PAGES])];
+        for _ in 0..40 {
+            let who = random.below(family.len());
+            let page = random.below(PAGES);
+            let members = family.len();
+            let (process, values) = &mut family[who];
+            match random.below(12) {
+                0..=4 => match store(process, page, random.next()) {
+                    // Read what was written, so that the model and the page agree on it.
+                    Ok(()) => match load(process, page) {
+                        Ok(found) => values[page] = found,
+                        Err(error) => {
+                            return Err(problem("a page that was just written cannot be read", &error));
+                        }
+                    },
+                    // A bind to a full device does not spill.
+                    Err(FaultError::NoFrame(_) | FaultError::NoPlace(_) | FaultError::Denied(_)) => {}
+                    Err(error) => tolerate(error, self.room)?,
+                },
+                5..=6 => match load(process, page) {
+                    Ok(found) if found == values[page] => {}
+                    Ok(found) => {
+                        let value = values[page];
+                        return Err(format!("page {page} of a family holds {found:#x}, not {value:#x}"));
+                    }
+                    Err(FaultError::NoFrame(_) | FaultError::NoPlace(_) | FaultError::Denied(_)) => {}
+                    Err(error) => tolerate(error, self.room)?,
+                },
+                7 if members < 4 => match process.fork() {
+                    Ok(child) => {
+                        let values = *values;
+                        family.push((child, values));
+                    }
+                    Err(ProcessError::Page { error, .. }) => tolerate(error, self.room)?,
+                    Err(error) => return Err(problem("a family was not forked", &error)),
+                },
+                8 if members > 1 => drop(family.swap_remove(who)),
+                9 => {
+                    // Nodes are away now and then, and pages that others share do not move: each says so.
+                    process.move_pages(&[(page, [near, other, device, far][random.below(4)])]);
+                }
+                10 => {
+                    let nodes = NodeMask::of([near, device][random.below(2)]).with(other);
+                    let moves = [Existing::Stay, Existing::Move][random.below(2)];
+                    let _ = process.mbind(page..PAGES, &Wish::new(Mode::Bind, nodes), moves);
+                }
+                _ => {
+                    let wish = [
+                        Wish::new(Mode::Interleave, NodeMask::of(near).with(other)),
+                        Wish::new(Mode::Default, NodeMask::EMPTY),
+                        Wish::new(Mode::Preferred, NodeMask::of(other)),
+                    ][random.below(3)];
+                    process.set_mempolicy(&wish).map_err(|error| problem("a policy was refused", &error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A driver's own frames, and objects on its node.
     fn allocate(&self, random: &mut Random) -> Result<(), String> {
         let Ok(grant) = self.machine.owner_grant(self.nodes[5]) else {
@@ -330,9 +482,13 @@ fn soak(choice: Choice, room: Room, length: Duration) {
         memory.write(page * PAGE, &bytes).unwrap();
         PLACES.iter().for_each(|place| memory.write(page * PAGE + place, &[0; 8]).unwrap());
     }
+    let process = machine.process(96, nodes[0]).unwrap();
+    assert_eq!(process.map(96, Rights::ReadWrite), Ok(0..96));
+    let versions = (0..process.pages()).map(|_| Mutex::default()).collect();
     let world = World {
         machine: &machine,
         nodes,
+        crowd: Crowd { process, versions },
         shared: Shared { memory: &memory, words: (0..memory.pages()).map(|_| Mutex::default()).collect() },
         room,
         stop: AtomicBool::new(false),
@@ -396,6 +552,13 @@ fn soak(choice: Choice, room: Room, length: Duration) {
                 "page {page} of {choice:?}, seed {seed}"
             );
         }
+    }
+    for (page, version) in world.crowd.versions().into_iter().enumerate() {
+        assert_eq!(
+            load(&world.crowd.process, page),
+            Ok(version),
+            "page {page} of the crowd, {choice:?}, seed {seed}"
+        );
     }
     machine.audit().unwrap();
     let counters = machine.counters();
