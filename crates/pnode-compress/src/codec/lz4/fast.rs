@@ -12,7 +12,7 @@ use core::ops::Range;
 use super::sink::{finish, put_sequence};
 use super::{LAST_LITERALS, MATCH_LIMIT, MIN_MATCH};
 use crate::codec::Scratch;
-use crate::codec::reach::{Block, Cursor};
+use crate::codec::reach::{Block, Cursor, match_end};
 
 /// Encodes `page` (up to 64 KiB) as an LZ4 block at the start of `out` and returns the block's length, or `None` if it
 /// would pass `out.len()`.
@@ -33,7 +33,7 @@ pub fn encode_fast(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option
             taken = found.at + MIN_MATCH + longer;
             cursor.go_onto(taken, word);
         } else {
-            let stop = cursor.match_end(found.at + MIN_MATCH + 8, found.distance, page.len() - LAST_LITERALS);
+            let stop = match_end(page, found.at + MIN_MATCH + 8, found.distance, page.len() - LAST_LITERALS);
             append(page, taken..start, found.distance, stop - start - MIN_MATCH, &cursor, &mut block)?;
             taken = stop;
             cursor.go(stop);

@@ -185,30 +185,30 @@ impl<'p, 's> Cursor<'p, 's> {
         Ok(Found { at, distance: at.wrapping_sub(from), behind, next, later, differ })
     }
 
-    /// Where a match ends that is the same up to `stop`: `limit` at the most, which is in the page.
-    #[inline]
-    pub(in crate::codec) fn match_end(&self, mut stop: usize, distance: usize, limit: usize) -> usize {
-        let limit = limit.min(self.page.len());
-        if distance > stop {
-            return stop;
-        }
-        while stop + 8 <= limit {
-            // REACH: just tested, as `distance <= stop`.
-            let differ = load!(u64, self.page, stop) ^ load!(u64, self.page, stop - distance);
-            if differ != 0 {
-                return stop + differ.trailing_zeros() as usize / 8;
-            }
-            stop += 8;
-        }
-        while stop < limit && self.page[stop] == self.page[stop - distance] {
-            stop += 1;
-        }
-        stop.min(limit)
-    }
-
     /// The position remembered for the hash of `word`.
     #[inline]
     pub(in crate::codec) fn earlier(&self, word: u64) -> usize {
         usize::from(self.slots[self.slot(word)])
     }
+}
+
+/// Where a match ends that is the same up to `stop`: `limit` at the most, which is in the page.
+#[inline]
+pub(in crate::codec) fn match_end(page: &[u8], mut stop: usize, distance: usize, limit: usize) -> usize {
+    let limit = limit.min(page.len());
+    if distance > stop {
+        return stop;
+    }
+    while stop + 8 <= limit {
+        // REACH: just tested, as `distance <= stop`.
+        let differ = load!(u64, page, stop) ^ load!(u64, page, stop - distance);
+        if differ != 0 {
+            return stop + differ.trailing_zeros() as usize / 8;
+        }
+        stop += 8;
+    }
+    while stop < limit && page[stop] == page[stop - distance] {
+        stop += 1;
+    }
+    stop.min(limit)
 }

@@ -5,6 +5,7 @@
 //! an object, never memory.
 //!
 //! - [`Cursor`]: a place in a page that is being searched, and the positions that the quick encoder remembers.
+//! - [`Recent`]: the positions that the thorough encoder remembers.
 //! - [`decode_quickly`] and [`copy_match`]: sequences and matches written to a page, within tested limits.
 //! - [`Block`]: what an encoder has written, and the room that is left.
 //!
@@ -16,7 +17,9 @@ mod access;
 mod block;
 mod cursor;
 mod fill;
+mod recent;
 
 pub(in crate::codec) use block::Block;
-pub(in crate::codec) use cursor::Cursor;
+pub(in crate::codec) use cursor::{Cursor, match_end};
 pub(in crate::codec) use fill::{copy_match, decode_quickly, length};
+pub(in crate::codec) use recent::Recent;
