@@ -5,11 +5,11 @@
 /// No call reads what an earlier one left here, so the result of a call depends on its arguments alone.
 #[repr(C, align(64))]
 pub struct Scratch {
-    /// Positions by hash (fast, entropy), or the chain of earlier positions (dense), or decoding tables.
+    /// Positions by hash, or decoding tables.
     pub(crate) table: [u16; 4096],
-    /// Positions by hash (dense), or sequences waiting for their codes (entropy).
+    /// Sequences waiting for their codes (entropy).
     pub(crate) links: [u16; 2048],
-    /// The transformed part of a page, or the lengths of codes.
+    /// Positions by a second hash (dense), the transformed part of a page, or the lengths of codes.
     pub(crate) bytes: [u8; 4096],
 }
 
