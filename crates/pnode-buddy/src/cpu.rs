@@ -299,7 +299,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
     }
 
     #[inline]
-    fn count(&mut self, class: u8, frames: i64) {
+    pub(crate) fn count(&mut self, class: u8, frames: i64) {
         let delta = &mut self.delta[class as usize];
         *delta += frames;
         if delta.unsigned_abs() >= BATCH[class as usize] {

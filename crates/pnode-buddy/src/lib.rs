@@ -55,6 +55,13 @@
 //! unmovable areas before huge ones, huge blocks to movable areas before unmovable ones. (Linux steals by retyping page
 //! blocks, `mm/page_alloc.c`; here a type is a preference and never makes a request fail.)
 //!
+//! # Runs and bulk
+//!
+//! Frames that are no block, an exact range ([`Zone::alloc_range`]) or any number of them, aligned and within limits
+//! ([`Zone::alloc_run`] with a [`Run`]), are in the books as the naturally aligned blocks that they consist of, and are
+//! freed by [`Zone::free_range`]. [`Zone::alloc_bulk`] and [`Zone::free_bulk`] (on [`Cpu`] too) change up to 32 single
+//! frames by one compare-and-swap.
+//!
 //! # Taking part of it away
 //!
 //! [`Zone::isolate_range`] takes a range of areas out of service, [`Zone::offline_range`] makes it absent once all of it is
@@ -92,6 +99,7 @@ extern crate alloc;
 mod at;
 mod audit;
 mod bitmap;
+mod bulk;
 mod collect;
 mod count;
 mod cpu;
@@ -105,6 +113,7 @@ mod map;
 mod metadata;
 mod node;
 mod owned;
+mod run;
 mod search;
 mod shelf;
 mod stats;
@@ -116,11 +125,13 @@ mod word;
 mod zone;
 
 pub use audit::AuditError;
+pub use bulk::{BulkAllocError, BulkFreeError};
 pub use cpu::{Cpu, Keep};
 pub use error::{AllocAtError, ZoneError};
 pub use geometry::Geometry;
 pub use isolate::{IsolateError, OfflineError, RangeUse, ReopenError};
 pub use map::Occupancy;
 pub use metadata::{Line, Metadata};
+pub use run::{FreeRangeError, Run, RunError};
 pub use stats::{FreeCounts, Stats};
 pub use zone::Zone;

@@ -527,3 +527,21 @@ fn a_spare_word_is_given_back_whole() {
         assert!(found.is_some() ^ alloc(&zone, 5).is_some());
     });
 }
+
+/// A bulk free into a full word races with a search that lowers its hint; a bulk allocation takes what is left, once.
+#[test]
+fn bulk_calls_neither_lose_nor_double_a_frame() {
+    model(|| {
+        let zone = zone(64, 2);
+        let frames = fill(&zone, 0);
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || other.free_bulk(&frames).unwrap());
+        let found = alloc(&zone, 0);
+        peer.join().unwrap();
+        zone.audit().unwrap();
+        let mut rest = [Pfn::new(0); 2];
+        let filled = zone.alloc_bulk(&mut rest, MOVABLE).map_or_else(|error| error.filled, |()| 2);
+        assert_eq!(filled, 2 - usize::from(found.is_some()));
+        assert!(rest[..filled].iter().all(|pfn| Some(*pfn) != found));
+    });
+}

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)]
 
-use pnode_buddy::{IsolateError, OfflineError, ReopenError, Zone};
+use pnode_buddy::{BulkAllocError, IsolateError, OfflineError, ReopenError, Run, RunError, Zone};
 use pnode_core::{FrameError, FrameRange, FreeError, MigrateType, Order, Pfn};
 
 /// What the model knows of a frame.
@@ -121,6 +121,51 @@ impl Model {
         self.slots[start..start + (1 << order)].fill(Slot::Block(pfn, order));
     }
 
+    /// Takes a range as the blocks that it consists of.
+    pub(crate) fn take_range(&mut self, range: FrameRange) {
+        let mut at = range.start().get();
+        while at < range.end().get() {
+            let fits = 63 - (range.end().get() - at).leading_zeros();
+            let order = at.trailing_zeros().min(fits).min(18) as u8;
+            self.take(at, order);
+            at += 1 << order;
+        }
+    }
+
+    pub(crate) fn is_free_range(&mut self, range: FrameRange) -> bool {
+        self.range.contains_range(range) && self.slots_of(range).iter().all(|slot| *slot == Slot::Free)
+    }
+
+    /// The lowest free run that will do.
+    pub(crate) fn lowest_run(&mut self, frames: u64, align: u8, from: u64, below: u64) -> Option<FrameRange> {
+        let first = from.max(self.range.start().get()).checked_next_multiple_of(1 << align)?;
+        let end = below.min(self.range.end().get());
+        (first..end).step_by(1 << align).take_while(|at| frames <= end - at).find_map(|at| {
+            let range = FrameRange::new(Pfn::new(at), frames).ok()?;
+            self.is_free_range(range).then_some(range)
+        })
+    }
+
+    /// Frees all blocks of a range; nothing if one of them is not whole.
+    pub(crate) fn free_range(&mut self, range: FrameRange) -> bool {
+        if !self.range.contains_range(range) {
+            return false;
+        }
+        let mut blocks = Vec::new();
+        let mut at = range.start().get();
+        while at < range.end().get() {
+            match self.at(at) {
+                Slot::Block(head, order) if head == at && 1 << order <= range.end().get() - at => {
+                    blocks.push((head, order));
+                    at += 1 << order;
+                }
+                _ => return false,
+            }
+        }
+        blocks.into_iter().for_each(|(pfn, order)| self.free(pfn, order).unwrap());
+        true
+    }
+
     /// Frees as a perfect allocator would.
     pub(crate) fn free(&mut self, pfn: u64, order: u8) -> Result<(), FreeError> {
         let (at, size) = (Pfn::new(pfn), Order::new(order).unwrap());
@@ -169,6 +214,10 @@ pub(crate) enum Op {
     Isolate { range: FrameRange },
     Offline { range: FrameRange },
     Reopen { range: FrameRange },
+    TakeRange { range: FrameRange, migrate: MigrateType },
+    FreeRange { range: FrameRange },
+    Run { frames: u64, align: u8, from: u64, below: u64 },
+    Bulk { frames: usize, migrate: MigrateType },
 }
 
 /// Does `op` on both and compares.
@@ -217,6 +266,53 @@ pub(crate) fn step(zone: &Zone<'_>, model: &mut Model, op: Op) -> Option<u64> {
         }
         Op::Reopen { range } => {
             assert_eq!(zone.reopen_range(range), model.reopen(range), "{op:?}");
+            None
+        }
+        Op::TakeRange { range, migrate } => {
+            let taken = zone.alloc_range(range, migrate);
+            assert_eq!(taken.is_ok(), model.is_free_range(range), "{op:?} {taken:?}");
+            taken.ok().map(|()| {
+                model.take_range(range);
+                range.start().get()
+            })
+        }
+        Op::FreeRange { range } => {
+            let freed = zone.free_range(range);
+            assert_eq!(freed.is_ok(), model.free_range(range), "{op:?} {freed:?}");
+            assert!(freed.is_ok_and(|()| true) || freed.is_err_and(|error| error.freed == 0));
+            None
+        }
+        Op::Run { frames, align, from, below } => {
+            let align_order = Order::new(align).unwrap();
+            let run = Run::of(frames).aligned(align_order).from(Pfn::new(from)).below(Pfn::new(below));
+            let expected = if frames == 0 { None } else { model.lowest_run(frames, align, from, below) };
+            match zone.alloc_run(run) {
+                Ok(found) => {
+                    let limits = from <= found.start().get() && found.end().get() <= below;
+                    assert!(
+                        limits && found.start().is_aligned(align_order) && found.frames() == frames,
+                        "{op:?}"
+                    );
+                    assert!(model.is_free_range(found), "{op:?} {found:?}");
+                    model.take_range(found);
+                    return Some(found.start().get());
+                }
+                Err(RunError::Empty) => assert_eq!(frames, 0),
+                Err(RunError::Exhausted { .. }) => assert_eq!(expected, None, "{op:?}"),
+                Err(error) => panic!("{error}"),
+            }
+            None
+        }
+        Op::Bulk { frames, migrate } => {
+            let mut got = vec![Pfn::new(u64::MAX); frames];
+            let filled = match zone.alloc_bulk(&mut got, migrate) {
+                Ok(()) => frames,
+                Err(BulkAllocError { filled, cause: FrameError::Exhausted { .. } }) => filled,
+                Err(error) => panic!("{error}"),
+            };
+            got[..filled].iter().for_each(|pfn| model.take(pfn.get(), 0));
+            assert!(got[filled..].iter().all(|pfn| pfn.get() == u64::MAX), "an unfilled entry was written");
+            assert!(filled == frames || model.free_frames() == 0, "{filled} of {frames}");
             None
         }
         Op::Free { pfn, order } => {
