@@ -101,7 +101,14 @@ fn run(options: &Options) -> Result<(), String> {
 
     let (asked, reached) = thread::scope(|scope| -> Result<_, String> {
         let neighbour = scope.spawn(|| neighbour(&machine, card, &done));
-        let outcome = carry(&stack, in_flight, &near_end, &far_end);
+        let draw = || {
+            cli::draw(
+                &machine,
+                "nic_buffers: every buffer of the card waits for the wire",
+                options.svg.as_ref(),
+            )
+        };
+        let outcome = carry(&stack, in_flight, draw, &near_end, &far_end);
         done.store(true, Ordering::Relaxed);
         let seen = neighbour.join().map_err(|_| "the neighbour did not end well")?;
         outcome.map(|()| seen)
@@ -114,7 +121,6 @@ fn run(options: &Options) -> Result<(), String> {
     println!("neighbour's requests   {asked} near the card, {reached} of them served by it");
     ensure(reached == 0, "an ordinary request reached the card's memory")?;
     ensure(on_card > 0 && elsewhere > 0, "both kinds of buffers must have been used")?;
-    cli::draw(&machine, "nic_buffers: the buffers have gone back", options.svg.as_ref())?;
     machine.audit().map_err(say)?;
     for (node, (name, spec)) in machine.nodes().zip(description.file.nodes()) {
         let (free, all) = (machine.free_frames(node), machine.frames(node));
@@ -124,10 +130,11 @@ fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// Sends every packet from a buffer, receives it into another, and compares.
+/// Sends every packet from a buffer, calls `at_fullest` when `in_flight` of them wait, receives it into another, and compares.
 fn carry(
     stack: &Stack<'_>,
     in_flight: usize,
+    at_fullest: impl FnOnce() -> Result<(), String> + Send,
     sender: &UnixDatagram,
     receiver: &UnixDatagram,
 ) -> Result<(), String> {
@@ -137,8 +144,10 @@ fn carry(
     let (full, start) = mpsc::channel();
     thread::scope(|scope| {
         let filler = scope.spawn(move || {
+            let mut at_fullest = Some(at_fullest);
             for number in 0..PACKETS {
                 if number == in_flight as u64 {
+                    at_fullest.take().map_or(Ok(()), |draw| draw())?;
                     full.send(()).map_err(say)?;
                 }
                 let buffer = stack.buffer().map_err(say)?;
