@@ -8,7 +8,7 @@ use pnode_core::{Frame, Pfn};
 use super::common::Writes;
 use super::mapping::Mapping;
 use super::region::{Page, Region, State};
-use crate::fault::{FaultError, Protection, Standing};
+use crate::fault::{Access, FaultError, Protection, Standing};
 
 /// The most pages that are brought at once: what the processor maps by one entry.
 const MOST: usize = 512;
@@ -101,6 +101,10 @@ impl Region {
             let standing = self.view.standing(page);
             let is_mapped = matches!(standing, Standing::Mapped(_));
             let brought = match &cell.state {
+                State::Swapped(_) => self.serve(page, &mut cell, Access::Read).map(|()| 1),
+                State::Untouched if self.is_of_object(page) => {
+                    self.serve(page, &mut cell, Access::Read).map(|()| 1)
+                }
                 State::Untouched => {
                     let end = pages.end.min(page.saturating_add(MOST));
                     self.bring(page, &mut cell, standing, page..end).inspect(|brought| taken += brought)

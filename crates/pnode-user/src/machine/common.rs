@@ -1,7 +1,8 @@
 //! Pages that several page tables hold: those that a fork shared, and those of an object.
 //!
-//! The page tables' entries refer to one [`Common`], which has the frame and knows who maps it. A page of a fork is mapped
-//! read-only; who writes gets a copy, and the last one gets the page itself.
+//! The page tables' entries refer to one [`Common`], which knows where the bytes are and who maps them. A page of a fork is
+//! mapped read-only; who writes gets a copy, and the last one gets the page itself. A page of an object is written in
+//! place by those who share it, and copied by those who have it privately.
 //!
 //! # Lock order
 //!
@@ -10,15 +11,20 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use pnode_core::{Frame, NodeId};
+use pnode_core::{Frame, NodeId, PageOrigin};
 
 use super::Shared;
+use super::object::Body;
+use super::process::Sharing;
 use super::region::{Page, Region, State};
+use super::swap::Slot;
 use crate::fault::{FaultError, Protection};
 use crate::sys::SysError;
 
 /// A page that any number of page tables refer to.
 pub(super) struct Common {
+    /// The object that keeps the page, also while nobody maps it, and which of its pages it is.
+    kept: Option<(Weak<Body>, usize)>,
     inner: Mutex<Inner>,
 }
 
@@ -26,7 +32,9 @@ pub(super) struct Inner {
     held: Held,
     users: Vec<User>,
     /// Whether somebody touched it since reclaim last looked.
-    pub(super) referenced: bool,
+    referenced: bool,
+    /// Whether the object's file does not have these bytes.
+    dirty: bool,
 }
 
 /// A page of a page table.
@@ -36,21 +44,53 @@ struct User {
 }
 
 /// Where the bytes are.
-enum Held {
+pub(super) enum Held {
     Resident(Frame),
-    /// Nowhere: the last user took the frame along.
+    Swapped(Slot),
+    /// In the file of the object.
+    OnDisk,
+    /// Nobody wrote any: they are zero.
+    Zero,
+    /// Nowhere: the last user took them along.
     Gone,
 }
 
+/// What reclaim came to with a common page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reclaimed {
+    /// It has no frame any more.
+    Yes,
+    /// It has been touched, is in use just now, or has nowhere to go.
+    No,
+}
+
 impl Common {
-    /// The page in `frame`, which page `page` of `region` refers to.
-    pub(super) fn new(frame: Frame, region: &Region, page: usize) -> Arc<Self> {
-        let users = vec![User { region: Weak::clone(&region.me), page }];
-        Arc::new(Self { inner: Mutex::new(Inner { held: Held::Resident(frame), users, referenced: true }) })
+    fn new(held: Held, users: Vec<User>, kept: Option<(Weak<Body>, usize)>) -> Arc<Self> {
+        Arc::new(Self { kept, inner: Mutex::new(Inner { held, users, referenced: true, dirty: false }) })
+    }
+
+    /// A page of an object that has no frame yet.
+    pub(super) fn of_object(body: Weak<Body>, index: usize, held: Held) -> Arc<Self> {
+        Self::new(held, Vec::new(), Some((body, index)))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an object keeps it.
+    pub(super) const fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// What the page is for.
+    pub(super) fn origin(&self) -> PageOrigin {
+        self.body().map_or(PageOrigin::PrivateAnonymous, |(body, _)| body.origin())
+    }
+
+    fn body(&self) -> Option<(Arc<Body>, usize)> {
+        let (body, index) = self.kept.as_ref()?;
+        Some((body.upgrade()?, *index))
     }
 
     /// Notes that page `page` of `region` refers to it, too.
@@ -58,14 +98,12 @@ impl Common {
         self.lock().users.push(User { region: Weak::clone(&region.me), page });
     }
 
-    /// Forgets that page `page` of `region` refers to it. The frame goes back with the last one.
+    /// Forgets that page `page` of `region` refers to it. What nobody keeps goes back with the last one.
     pub(super) fn leave(&self, shared: &Shared, region: &Region, page: usize) {
         let mut inner = self.lock();
         inner.forget(region, page);
-        if inner.users.is_empty() {
-            if let Held::Resident(frame) = core::mem::replace(&mut inner.held, Held::Gone) {
-                shared.give_back(frame);
-            }
+        if inner.users.is_empty() && !self.is_kept() {
+            inner.release(shared);
         }
     }
 
@@ -80,7 +118,7 @@ impl Common {
                 std::thread::yield_now();
                 continue;
             };
-            let unmapped = users.iter().try_for_each(|(region, page)| region.view.unmap(*page, 1));
+            let unmapped = unmap_all(&users);
             let given_up = match (&inner.held, unmapped) {
                 (Held::Resident(old), Ok(())) => {
                     shared.copy(&new, old);
@@ -96,15 +134,78 @@ impl Common {
             return unmapped;
         }
     }
+
+    /// Takes the frame away if nobody touched the page since the last look: into the object's file, or to swap. Waits
+    /// for nothing.
+    pub(super) fn reclaim(&self, shared: &Shared) -> Reclaimed {
+        let Ok(mut inner) = self.inner.try_lock() else { return Reclaimed::No };
+        let (Some(users), Held::Resident(frame)) = (inner.live_users(), &inner.held) else {
+            return Reclaimed::No;
+        };
+        let (mut done, mut given_up) = (Reclaimed::No, None);
+        let is_free = shared.may_reclaim(frame) && unmap_all(&users).is_ok();
+        if is_free && !inner.referenced {
+            let out = match self.body().filter(|(body, _)| body.has_file()) {
+                Some((body, index)) => {
+                    (!inner.dirty || body.write_back(index, frame)).then_some(Held::OnDisk)
+                }
+                None => shared.swap_out(frame).map(Held::Swapped),
+            };
+            if let Some(out) = out {
+                given_up = Some(core::mem::replace(&mut inner.held, out));
+                inner.dirty = false;
+                done = Reclaimed::Yes;
+            }
+        }
+        inner.referenced = false;
+        drop(inner);
+        drop(users);
+        if let Some(Held::Resident(frame)) = given_up {
+            shared.give_back(frame);
+        }
+        done
+    }
+
+    /// Writes the page back to the object's file if the file does not have its bytes.
+    pub(super) fn clean(&self) -> Result<(), SysError> {
+        loop {
+            let mut inner = self.lock();
+            let Some(users) = inner.live_users() else {
+                drop(inner);
+                std::thread::yield_now();
+                continue;
+            };
+            let mut done = Ok(());
+            if let (true, Held::Resident(frame), Some((body, index))) =
+                (inner.dirty, &inner.held, self.body())
+            {
+                // A write from here on faults, and makes it dirty again.
+                done = unmap_all(&users);
+                inner.dirty = done.is_err() || !body.write_back(index, frame);
+            }
+            drop(inner);
+            drop(users);
+            return done;
+        }
+    }
+}
+
+fn unmap_all(users: &[(Arc<Region>, usize)]) -> Result<(), SysError> {
+    users.iter().try_for_each(|(region, page)| region.view.unmap(*page, 1))
 }
 
 impl Inner {
     /// The frame, if the page has one.
-    pub(super) fn frame(&self) -> Option<&Frame> {
+    pub(super) const fn frame(&self) -> Option<&Frame> {
         match &self.held {
             Held::Resident(frame) => Some(frame),
-            Held::Gone => None,
+            _ => None,
         }
+    }
+
+    /// Where the bytes are.
+    pub(super) const fn held(&self) -> &Held {
+        &self.held
     }
 
     /// The node that the page is on.
@@ -117,6 +218,17 @@ impl Inner {
         self.users.len()
     }
 
+    /// Notes that the bytes in the frame are newer than those in the object's file.
+    pub(super) fn write(&mut self) -> Option<&Frame> {
+        (self.dirty, self.referenced) = (true, true);
+        self.frame()
+    }
+
+    /// Whether the object's file lacks the page's bytes.
+    pub(super) const fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
     /// Whether page `page` of `region` is the one that counts it where it must be counted once.
     pub(super) fn is_counted_at(&self, region: &Region, page: usize) -> bool {
         self.users.first().is_some_and(|user| user.is(region, page))
@@ -127,6 +239,40 @@ impl Inner {
         for user in self.users.iter_mut().filter(|user| user.is(region, from)) {
             user.page = to;
         }
+    }
+
+    /// Gives up what it holds.
+    pub(super) fn release(&mut self, shared: &Shared) {
+        match core::mem::replace(&mut self.held, Held::Gone) {
+            Held::Resident(frame) => shared.give_back(frame),
+            Held::Swapped(slot) => shared.free_slot(slot),
+            Held::OnDisk | Held::Zero | Held::Gone => {}
+        }
+    }
+
+    /// Fills `frame` with the page's bytes and makes it the page, or gives it back; `body` is the object that keeps it.
+    pub(super) fn bring_in(
+        &mut self,
+        shared: &Shared,
+        frame: Frame,
+        body: Option<(&Body, usize)>,
+    ) -> Result<(), FaultError> {
+        let filled = match (&self.held, body) {
+            (Held::Swapped(slot), _) => shared.swap_in(slot, &frame),
+            (Held::OnDisk, Some((body, index))) => body.read_in(index, &frame),
+            (Held::Zero, _) => {
+                shared.zero(&frame);
+                true
+            }
+            _ => false,
+        };
+        if !filled {
+            shared.give_back(frame);
+            return Err(FaultError::NotMapped);
+        }
+        self.release(shared);
+        self.held = Held::Resident(frame);
+        Ok(())
     }
 
     fn forget(&mut self, region: &Region, page: usize) {
@@ -160,6 +306,11 @@ impl Region {
         let counters = &self.shared.counters;
         let mut inner = common.lock();
         inner.referenced = true;
+        if inner.frame().is_none() {
+            let body = common.body();
+            let frame = self.common_frame(page, body.as_ref())?;
+            inner.bring_in(&self.shared, frame, body.as_ref().map(|(body, index)| (&**body, *index)))?;
+        }
         if writes == Writes::No {
             if mapped.is_some() {
                 counters.spurious_faults.add(1);
@@ -172,7 +323,13 @@ impl Region {
             counters.soft_faults.add(1);
             return Ok(());
         }
-        if inner.users() == 1 {
+        if self.sharing(page) == Sharing::Shared {
+            let frame = inner.write().ok_or(FaultError::NotMapped)?;
+            self.map(page, frame)?;
+            counters.soft_faults.add(1);
+            return Ok(());
+        }
+        if inner.users() == 1 && !common.is_kept() {
             // Nobody else has it any more.
             let Held::Resident(frame) = core::mem::replace(&mut inner.held, Held::Gone) else {
                 return Err(FaultError::NotMapped);
@@ -200,23 +357,23 @@ impl Region {
         Ok(())
     }
 
-    /// Makes the page in the frame of `cell` one that others may refer to, and takes the right to write to it away.
+    /// Makes the page of `cell` one that others may refer to, and takes the right to write to it away.
     pub(super) fn make_common(&self, page: usize, cell: &mut Page) -> Result<Arc<Common>, FaultError> {
         if let State::Common(common) = &cell.state {
             return Ok(Arc::clone(common));
         }
         self.view.write_protect(page).map_err(FaultError::Kernel)?;
-        match core::mem::take(&mut cell.state) {
-            State::Resident(frame) => {
-                let common = Common::new(frame, self, page);
-                cell.state = State::Common(Arc::clone(&common));
-                Ok(common)
-            }
+        let held = match core::mem::take(&mut cell.state) {
+            State::Resident(frame) => Held::Resident(frame),
+            State::Swapped(slot) => Held::Swapped(slot),
             other => {
                 cell.state = other;
-                Err(FaultError::NotMapped)
+                return Err(FaultError::NotMapped);
             }
-        }
+        };
+        let common = Common::new(held, vec![User { region: Weak::clone(&self.me), page }], None);
+        cell.state = State::Common(Arc::clone(&common));
+        Ok(common)
     }
 }
 

@@ -58,6 +58,14 @@ counters! {
     demotion_refused: "demotions refused",
     /// Pages that a write moved back to ordinary memory.
     promoted: "pages promoted by a write",
+    /// Pages that were written to the swap file.
+    swapped_out: "pages swapped out",
+    /// Pages that were read from the swap file.
+    swapped_in: "pages swapped in",
+    /// Pages that were read from files.
+    read_in: "pages read from files",
+    /// Pages that were written to files.
+    written_back: "pages written to files",
     /// Pages that were moved because their node went away.
     evacuated: "pages evacuated",
     /// Pages that were moved between ordinary nodes.

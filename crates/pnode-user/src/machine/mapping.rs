@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pnode_core::{Denied, NodeId, Pfn, Request};
 
+use super::common::{Held, Inner};
 use super::region::Region;
 use super::{Machine, MachineGrant};
 use crate::fault::{self, FaultError, View};
@@ -49,9 +50,23 @@ pub enum Place {
         /// The node.
         node: NodeId,
     },
+    /// In the swap file.
+    Swapped,
+    /// In the file that it belongs to.
+    OnDisk,
 }
 
 impl Place {
+    /// Where a page is that several may have.
+    pub(super) fn of_common(inner: &Inner) -> Self {
+        match inner.held() {
+            Held::Resident(frame) => Self::Resident { node: frame.node(), pfn: frame.pfn() },
+            Held::Swapped(_) => Self::Swapped,
+            Held::OnDisk => Self::OnDisk,
+            Held::Zero | Held::Gone => Self::Untouched,
+        }
+    }
+
     /// Whether the page is in a frame of `node`.
     pub fn is_resident_on(self, node: NodeId) -> bool {
         matches!(self, Self::Resident { node: on, .. } if on == node)
@@ -65,7 +80,7 @@ impl Place {
     /// The node that the page is on.
     pub const fn node(self) -> Option<NodeId> {
         match self {
-            Self::Untouched => None,
+            Self::Untouched | Self::Swapped | Self::OnDisk => None,
             Self::Resident { node, .. } | Self::Compressed { node } => Some(node),
         }
     }

@@ -8,7 +8,8 @@
 //! | `mapping` | runs of addresses, as a program has them |
 //! | `process` | address spaces with areas and policies, which fork |
 //! | `region` | their page tables: serving faults, moving pages |
-//! | `common` | pages that several page tables hold |
+//! | `common`, `object` | pages that several page tables hold: of a fork; of shared memory and files |
+//! | `swap` | the swap file |
 //! | `frames`, `around` | where the frame of a page comes from; bringing several pages at once |
 //! | `reclaim` | demotion and promotion, by hand and when memory runs out |
 //! | `heap` | heaps on a node |
@@ -22,12 +23,14 @@ mod counters;
 mod frames;
 mod heap;
 mod mapping;
+mod object;
 mod picture;
 mod process;
 mod reclaim;
 mod region;
 mod site;
 mod spec;
+mod swap;
 mod unplug;
 
 use core::fmt;
@@ -44,13 +47,17 @@ use crate::arena::Arena;
 use crate::fault::Backend;
 use region::Region;
 use site::Site;
+use swap::Swap;
 
 pub use compressed::{CompressedError, CompressedUse};
 pub use counters::Counters;
 pub use heap::{MachineHeap, NodeFrames};
 pub use mapping::{MapError, Mapping, Place, Placement};
+pub use object::Object;
 pub use picture::{NodeOccupancy, Occupancy, Use};
-pub use process::{Advice, AreaMap, Existing, MovePageError, NumaMaps, Process, ProcessError, Rights};
+pub use process::{
+    Advice, AreaMap, Existing, MovePageError, NumaMaps, Process, ProcessError, Rights, Sharing,
+};
 pub use reclaim::{DemoteError, Demotion};
 pub use site::AuditError;
 pub use spec::{BuildError, Builder, NodeSpec};
@@ -112,6 +119,8 @@ struct Shared {
     faults_by_policy: FaultCounters,
     faults: Arc<Backend>,
     page: PageSize,
+    swap: Option<Swap>,
+    objects: Mutex<Vec<Weak<object::Body>>>,
     /// How many pages a first touch brings at most: a power of two.
     fault_around: usize,
     sites: Vec<Site>,
@@ -250,6 +259,11 @@ impl Machine {
         self.shared.faults_by_policy.read()
     }
 
+    /// Pages in the swap file, and pages that it has room for in all.
+    pub fn swap_use(&self) -> (u64, u64) {
+        self.shared.swap_use()
+    }
+
     /// What has been counted so far.
     pub fn counters(&self) -> Counters {
         self.shared.counters.read()
@@ -316,6 +330,7 @@ impl Shared {
         page: PageSize,
         faults: Arc<Backend>,
         fault_around: usize,
+        swap: Option<Swap>,
         specs: &[NodeSpec],
         distances: Option<Vec<u8>>,
     ) -> Result<Self, BuildError> {
@@ -342,6 +357,8 @@ impl Shared {
             faults_by_policy: FaultCounters::new(),
             faults,
             page,
+            swap,
+            objects: Mutex::default(),
             fault_around,
             sites,
             nodes,

@@ -69,9 +69,7 @@ impl Machine {
     pub fn occupancy(&self) -> Occupancy {
         let shared = &*self.shared;
         let mut nodes: Vec<_> = shared.sites.iter().map(|site| shared.look_at(site)).collect();
-        for region in shared.live_regions() {
-            region.each_frame(|node, frames| mark(&mut nodes, node, frames, Use::Page));
-        }
+        shared.each_frame(|node, frames| mark(&mut nodes, node, frames, Use::Page));
         for site in &shared.sites {
             if let Some(compressed) = site.compressed() {
                 compressed.each_window(|pfn| {

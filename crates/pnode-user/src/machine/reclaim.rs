@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use pnode_compress::cram;
 use pnode_core::tier::{TierSlot, Tiers};
-use pnode_core::{AllocError, Denied, Frame, Grant, NodeId, NodeMask, Reason, Request};
+use pnode_core::{AllocError, Denied, Features, Frame, Grant, NodeId, NodeMask, Reason, Request};
 
+use super::common::Reclaimed;
 use super::compressed::Compressed;
 use super::mapping::Mapping;
 use super::region::{Page, Region, State};
+use super::site::Site;
 use super::spec::MAX_NODES;
 use super::{Machine, Shared, Zone};
 use crate::fault::FaultError;
@@ -103,7 +105,7 @@ impl Mapping {
                 State::Resident(frame) => Some(frame.node()),
                 State::Stored { node, .. } => Some(*node),
                 State::Common(common) => common.lock().node(),
-                State::Untouched => None,
+                State::Untouched | State::Swapped(_) => None,
             };
             if on == Some(node) {
                 region.move_to_ordinary(page, &mut cell)?;
@@ -211,19 +213,45 @@ impl Shared {
         Routes { from, to }
     }
 
+    /// Whether reclaim may take a page away from the node of `frame`.
+    pub(super) fn may_reclaim(&self, frame: &Frame) -> bool {
+        let open = |site: &Site| !site.is_private() || site.features.contains(Features::RECLAIM);
+        self.site(frame.node()).is_some_and(open)
+    }
+
+    /// Takes up to `pages` pages of objects away that nobody touched since the last look. What is mapped shows by being
+    /// mapped again.
+    fn reclaim_objects(&self, pages: usize) -> usize {
+        let mut done = 0;
+        // Twice, as for the pages of mappings.
+        for _ in 0..2 {
+            for common in self.idle_object_pages() {
+                if done < pages {
+                    done += usize::from(common.reclaim(self) == Reclaimed::Yes);
+                }
+            }
+        }
+        done
+    }
+
     /// As [`Machine::reclaim`]. May run inside a fault that holds a page: it never waits for another one.
     pub(super) fn reclaim(&self, pages: usize) -> usize {
         self.counters.reclaim_passes.add(1);
         let mut routes = self.routes();
         let regions = self.live_regions();
         let all: usize = regions.iter().map(|region| region.pages.len()).sum();
-        if routes.are_closed() || all == 0 {
-            return 0;
+        let swaps = self.has_swap();
+        let mut done = 0;
+        if done < pages {
+            done += self.reclaim_objects(pages);
+        }
+        if routes.are_closed() && !swaps || all == 0 {
+            return done;
         }
         let (mut index, mut page) = self.regions().hand;
-        let (mut done, mut visits) = (0, 0);
+        let mut visits = 0;
         // Twice around: the first visit may have to mark what the second one takes.
-        while done < pages && visits < 2 * all && !routes.are_closed() {
+        while done < pages && visits < 2 * all && (swaps || !routes.are_closed()) {
             index %= regions.len();
             let region = &regions[index];
             if page >= region.pages.len() {
@@ -249,11 +277,15 @@ impl Routes {
 impl Region {
     /// One visit of the search for cold pages; whether the page was demoted. A target that is full is struck off.
     fn visit(&self, page: usize, cell: &mut Page, routes: &mut Routes) -> bool {
+        if let State::Common(common) = &cell.state {
+            return common.reclaim(&self.shared) == Reclaimed::Yes;
+        }
         let State::Resident(frame) = &cell.state else { return false };
-        let Some(targets) = routes.from.get(frame.node().index()).filter(|targets| !targets.is_empty())
-        else {
+        let targets = routes.from.get(frame.node().index()).map_or(&[][..], |targets| targets);
+        let may_swap = self.shared.has_swap() && self.shared.may_reclaim(frame);
+        if targets.is_empty() && !may_swap {
             return false;
-        };
+        }
         if core::mem::take(&mut cell.referenced) {
             // If the kernel refuses, the page merely looks cold.
             let _ = self.view.unmap(page, 1);
@@ -267,6 +299,21 @@ impl Region {
                 Err(_) => routes.to[node.index()] = None,
             }
         }
-        false
+        may_swap && self.swap_out(page, cell)
+    }
+
+    /// Writes a page that is in a frame to the swap file; whether there was room.
+    fn swap_out(&self, page: usize, cell: &mut Page) -> bool {
+        let State::Resident(frame) = &cell.state else { return false };
+        // As in `move_to`.
+        if self.view.unmap(page, 1).is_err() {
+            return false;
+        }
+        let slot = self.shared.swap_out(frame);
+        let written = slot.is_some();
+        if let Some(slot) = slot {
+            self.settle(cell, State::Swapped(slot));
+        }
+        written
     }
 }

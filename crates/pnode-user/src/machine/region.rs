@@ -14,6 +14,7 @@ use super::mapping::{Place, Placement};
 use super::process::Layout;
 use super::reclaim::{DemoteError, Target};
 use super::site::Site;
+use super::swap::Slot;
 use crate::fault::{Access, FaultError, Pager, Protection, Standing, View};
 use crate::sys::SysError;
 
@@ -58,6 +59,8 @@ pub(super) enum State {
     },
     /// In a frame that other page tables may map, too.
     Common(Arc<Common>),
+    /// In the swap file.
+    Swapped(Slot),
 }
 
 impl Pager for Region {
@@ -103,7 +106,7 @@ impl Region {
         Some(self.pages.get(page)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn serve(&self, page: usize, cell: &mut Page, access: Access) -> Result<(), FaultError> {
+    pub(super) fn serve(&self, page: usize, cell: &mut Page, access: Access) -> Result<(), FaultError> {
         let counters = &self.shared.counters;
         let standing = self.view.standing(page);
         let mapped = match standing {
@@ -117,6 +120,10 @@ impl Region {
             return Err(FaultError::ReadOnly);
         }
         cell.referenced = true;
+        if let (State::Untouched, Some(common)) = (&cell.state, self.object_page(page)) {
+            common.join(self, page);
+            cell.state = State::Common(common);
+        }
         if let State::Common(common) = &cell.state {
             let common = Arc::clone(common);
             let writes = if writes { Writes::Yes } else { Writes::No };
@@ -132,6 +139,12 @@ impl Region {
         match cell.state {
             // Served above.
             State::Common(_) => {}
+            State::Swapped(ref slot) => {
+                let frame = self.first_frame(page, standing)?;
+                let filled = self.shared.swap_in(slot, &frame);
+                let mapped = if filled { self.map(page, &frame) } else { Err(FaultError::NotMapped) };
+                self.settle_mapped(cell, frame, mapped)?;
+            }
             State::Untouched => {
                 let around = self.shared.fault_around;
                 let first = page & !(around - 1);
@@ -172,7 +185,8 @@ impl Region {
         match &cell.state {
             State::Untouched => Place::Untouched,
             State::Resident(frame) => resident(frame),
-            State::Common(common) => common.lock().frame().map_or(Place::Untouched, resident),
+            State::Common(common) => Place::of_common(&common.lock()),
+            State::Swapped(_) => Place::Swapped,
             State::Stored { node, .. } => Place::Compressed { node: *node },
         }
     }
@@ -191,7 +205,7 @@ impl Region {
                     service.forget(self, from);
                 }
             }
-            State::Untouched | State::Resident(_) => {}
+            State::Untouched | State::Resident(_) | State::Swapped(_) => {}
         }
         drop(cell);
         if let Some(mut cell) = self.lock(to) {
@@ -295,7 +309,7 @@ impl Region {
     /// Moves a page to ordinary memory, wherever it is; its next touch maps it.
     pub(super) fn move_to_ordinary(&self, page: usize, cell: &mut Page) -> Result<(), FaultError> {
         match cell.state {
-            State::Untouched => Ok(()),
+            State::Untouched | State::Swapped(_) => Ok(()),
             State::Resident(_) | State::Common(_) => {
                 let new = self.ordinary_frame()?;
                 self.move_to(page, cell, new).map_err(FaultError::Kernel)
@@ -307,10 +321,12 @@ impl Region {
         }
     }
 
-    /// Makes `state` the page's, and gives the frame back that it had. Nothing maps that frame any more.
+    /// Makes `state` the page's, and gives the frame or the slot back that it had. Nothing maps that frame any more.
     pub(super) fn settle(&self, cell: &mut Page, state: State) {
-        if let State::Resident(old) = core::mem::replace(&mut cell.state, state) {
-            self.shared.give_back(old);
+        match core::mem::replace(&mut cell.state, state) {
+            State::Resident(old) => self.shared.give_back(old),
+            State::Swapped(slot) => self.shared.free_slot(slot),
+            State::Untouched | State::Stored { .. } | State::Common(_) => {}
         }
     }
 
@@ -320,6 +336,7 @@ impl Region {
             State::Untouched => {}
             State::Resident(frame) => self.shared.give_back(frame),
             State::Common(common) => common.leave(&self.shared, self, page),
+            State::Swapped(slot) => self.shared.free_slot(slot),
             State::Stored { node, page: stored } => {
                 if let Ok(service) = self.service(node) {
                     service.forget(self, page);
@@ -384,7 +401,7 @@ impl Region {
     }
 
     /// Calls `each` with every block that the mapping holds, and its node. A page that several share counts for one of
-    /// them.
+    /// them; those of objects count for none.
     pub(super) fn each_frame(&self, mut each: impl FnMut(NodeId, FrameRange)) {
         let mut block = |frame: &Frame| {
             if let Some(frames) = FrameRange::block(frame.pfn(), frame.order()) {
@@ -396,13 +413,10 @@ impl Region {
                 State::Resident(frame) => block(frame),
                 State::Common(common) => {
                     let inner = common.lock();
-                    inner
-                        .frame()
-                        .filter(|_| inner.is_counted_at(self, page))
-                        .into_iter()
-                        .for_each(&mut block);
+                    let counts = !common.is_kept() && inner.is_counted_at(self, page);
+                    inner.frame().filter(|_| counts).into_iter().for_each(&mut block);
                 }
-                State::Untouched | State::Stored { .. } => {}
+                State::Untouched | State::Stored { .. } | State::Swapped(_) => {}
             }
         }
     }
@@ -441,6 +455,22 @@ impl Region {
 }
 
 impl Shared {
+    /// Calls `each` with every block that a mapping, a process or an object holds, and its node.
+    pub(super) fn each_frame(&self, mut each: impl FnMut(NodeId, FrameRange)) {
+        for region in self.live_regions() {
+            region.each_frame(&mut each);
+        }
+        for common in self.object_pages() {
+            let inner = common.lock();
+            if let Some((node, frames)) = inner
+                .frame()
+                .and_then(|frame| Some((frame.node(), FrameRange::block(frame.pfn(), frame.order())?)))
+            {
+                each(node, frames);
+            }
+        }
+    }
+
     /// What a mapping of `frame` admits: its node may be fenced.
     pub(super) fn protection(&self, frame: &Frame) -> Protection {
         let fenced = |site: &Site| site.features.contains(Features::WRITE_FENCE);
@@ -458,7 +488,7 @@ impl Shared {
         }
     }
 
-    fn zero(&self, frame: &Frame) {
+    pub(super) fn zero(&self, frame: &Frame) {
         if let Some((site, index)) = self.locate(frame.pfn()) {
             let zeroed = site.backing.zero(index);
             debug_assert!(zeroed, "{frame:?} is in its site");

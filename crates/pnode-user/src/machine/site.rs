@@ -227,9 +227,7 @@ impl Machine {
     /// The first [`AuditError`].
     pub fn audit(&self) -> Result<(), AuditError> {
         let mut held = vec![0u64; self.shared.sites.len()];
-        for region in self.shared.live_regions() {
-            region.each_frame(|node, frames| held[node.index()] += frames.frames());
-        }
+        self.shared.each_frame(|node, frames| held[node.index()] += frames.frames());
         for site in &self.shared.sites {
             let node = site.node;
             let used = site.zone.used_frames();

@@ -9,6 +9,7 @@ use pnode_core::{
 };
 
 use super::compressed::CompressedError;
+use super::swap::Swap;
 use super::{Machine, Shared};
 use crate::fault::{Backend, BackendError, Choice};
 use crate::sys::SysError;
@@ -115,6 +116,7 @@ pub struct Builder {
     faults: Option<Choice>,
     mappings: Option<usize>,
     fault_around: Option<usize>,
+    swap: u32,
 }
 
 /// The frame numbers of consecutive nodes are so far apart, in frames: 64 GiB at 4 KiB.
@@ -155,6 +157,13 @@ impl Builder {
         self
     }
 
+    /// With a swap file of room for `pages` pages, where cold pages go that no node takes.
+    #[must_use]
+    pub fn swap(mut self, pages: u32) -> Self {
+        self.swap = pages;
+        self
+    }
+
     /// Keeps at most `mappings` kernel mappings (see [`crate::fault::View`]).
     #[must_use]
     pub fn mappings(mut self, mappings: usize) -> Self {
@@ -186,7 +195,11 @@ impl Builder {
             None => Backend::start(choice),
         }
         .map_err(BuildError::Faults)?;
-        let shared = Shared::new(page, faults, around, &self.nodes, self.distances)?;
+        let swap = match self.swap {
+            0 => None,
+            slots => Some(Swap::new(slots, page).map_err(|error| BuildError::Swap { error })?),
+        };
+        let shared = Shared::new(page, faults, around, swap, &self.nodes, self.distances)?;
         Ok(Machine { shared: Arc::new(shared) })
     }
 }
@@ -222,6 +235,11 @@ pub enum BuildError {
     FaultAround {
         /// How many it was to bring.
         pages: usize,
+    },
+    /// The kernel gave no memory for the swap file.
+    Swap {
+        /// What it said.
+        error: SysError,
     },
     /// The kernel's pages are of a size that frames cannot have.
     PageSize {
@@ -271,6 +289,7 @@ impl fmt::Display for BuildError {
             Self::FaultAround { pages } => {
                 write!(f, "a first touch brings a power of two of pages, up to 512, not {pages}")
             }
+            Self::Swap { error } => write!(f, "no memory for the swap file ({error}); make it smaller"),
             Self::PageSize { bytes } => write!(f, "pages of {bytes} bytes are not supported"),
             Self::Zone { node, error } => write!(f, "{node:?}: {error}"),
             Self::Memory { node, error } => {

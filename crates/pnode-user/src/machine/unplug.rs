@@ -3,6 +3,7 @@
 use core::fmt;
 
 use pnode_compress::cram::LifeError;
+use pnode_core::policy::Placement;
 use pnode_core::{NodeId, OfflineError, RegisterError, Stale, UnregisterError};
 
 use super::region::{Region, State};
@@ -115,6 +116,16 @@ impl Shared {
                 error,
             })?;
         }
+        for common in self.object_pages() {
+            if common.lock().node() == Some(node) {
+                let evacuated = self
+                    .place(&Placement::new(common.origin(), node))
+                    .and_then(|frame| common.move_to(self, frame).map_err(FaultError::Kernel));
+                evacuated.map_err(|error| UnplugError::Evacuate { node, moved, error })?;
+                moved += 1;
+                self.counters.evacuated.add(1);
+            }
+        }
         if let Some(compressed) = site.compressed() {
             // While somebody else holds frames the node will not go, and its service must go on.
             let frames = site.zone.used_frames().saturating_sub(compressed.held_frames());
@@ -135,7 +146,7 @@ impl Region {
         for page in 0..self.pages.len() {
             let Some(mut cell) = self.lock(page) else { break };
             let is_there = match &cell.state {
-                State::Untouched => false,
+                State::Untouched | State::Swapped(_) => false,
                 State::Resident(frame) => frame.node() == node,
                 State::Common(common) => common.lock().node() == Some(node),
                 State::Stored { node: on, .. } => *on == node,

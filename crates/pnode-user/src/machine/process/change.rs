@@ -1,18 +1,21 @@
 //! Changing an address space: mapping, unmapping, moving, protecting, giving advice.
 
 use core::ops::Range;
+use std::sync::Arc;
 
 use pnode_core::policy::Policy;
 
+use super::super::object::Object;
 use super::super::region::{Page, Region, State};
-use super::layout::Area;
-use super::{Process, ProcessError, Rights};
+use super::layout::{Area, Attached};
+use super::{Process, ProcessError, Rights, Sharing};
 use crate::fault::Standing;
 
 /// What a program says about its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// It needs them no more: their frames go back at once, and they are zero at the next touch (`MADV_DONTNEED`).
+    /// It needs them no more (`MADV_DONTNEED`): their frames go back at once, and they are zero at the next touch. What
+    /// is an object's is the object's again.
     DontNeed,
     /// It will write to them: they are made present (`MADV_POPULATE_WRITE`).
     Populate,
@@ -33,7 +36,35 @@ impl Process {
         let _changing = self.layout().changing();
         let mut table = self.layout().table_mut();
         let room = table.find_room(pages, self.pages()).ok_or(ProcessError::NoRoom { pages })?;
-        table.set(room.clone(), Area { end: 0, rights, policy: Policy::DEFAULT });
+        table.set(room.clone(), Area { end: 0, rights, policy: Policy::DEFAULT, object: None });
+        Ok(room)
+    }
+
+    /// Maps pages `part` of `object` where there is room; gives back which pages of the process these are.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError`]; [`ProcessError::NotMapped`] if the object does not have these pages.
+    pub fn map_object(
+        &self,
+        object: &Object,
+        part: Range<usize>,
+        rights: Rights,
+        sharing: Sharing,
+    ) -> Result<Range<usize>, ProcessError> {
+        if part.is_empty() {
+            return Err(ProcessError::Empty);
+        }
+        if part.end > object.pages() {
+            return Err(ProcessError::NotMapped { page: object.pages().max(part.start) });
+        }
+        let _changing = self.layout().changing();
+        let mut table = self.layout().table_mut();
+        let pages = part.len();
+        let room = table.find_room(pages, self.pages()).ok_or(ProcessError::NoRoom { pages })?;
+        let shift = part.start.wrapping_sub(room.start);
+        let object = Some(Attached { body: Arc::clone(&object.body), shift, sharing });
+        table.set(room.clone(), Area { end: 0, rights, policy: Policy::DEFAULT, object });
         Ok(room)
     }
 
@@ -65,7 +96,7 @@ impl Process {
         let _changing = self.layout().changing();
         let areas = self.areas_of(&pages)?;
         let mut table = self.layout().table_mut();
-        areas.iter().for_each(|(part, area)| table.set(part.clone(), Area { rights, ..*area }));
+        areas.iter().for_each(|(part, area)| table.set(part.clone(), Area { rights, ..area.clone() }));
         drop(table);
         // Each page is mapped again at its next touch, with its new rights. A fault that saw the old ones holds its page.
         let unmapped = self.mapped_pages(&pages, |region, page, _| region.view.unmap(page, 1));
@@ -123,9 +154,13 @@ impl Process {
             return Err(ProcessError::SeveralAreas { page: areas[0].0.end });
         };
         let mut table = self.layout().table_mut();
+        // An object does not grow; nor does what was mapped of it.
+        if area.object.is_some() {
+            return Err(ProcessError::NoRoom { pages: count });
+        }
         let longer = pages.end..pages.start.saturating_add(count);
         if longer.end <= self.pages() && table.within(&longer).is_empty() {
-            table.set(part.start..longer.end, *area);
+            table.set(part.start..longer.end, area.clone());
             return Ok(part.start..longer.end);
         }
         let room = table.find_room(count, self.pages()).ok_or(ProcessError::NoRoom { pages: count })?;
@@ -140,11 +175,11 @@ impl Process {
                 (pages.start..from).zip(room.clone()).for_each(|(from, to)| {
                     let _ = region.move_page(to, from);
                 });
-                self.layout().table_mut().set(pages, *area);
+                self.layout().table_mut().set(pages, area.clone());
                 return Err(ProcessError::Kernel(error));
             }
         }
-        self.layout().table_mut().set(room.clone(), *area);
+        self.layout().table_mut().set(room.clone(), area.clone());
         Ok(room)
     }
 

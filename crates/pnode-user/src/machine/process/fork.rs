@@ -33,8 +33,10 @@ impl Process {
             let failed = |error| ProcessError::Page { page, error };
             match cell.state {
                 State::Untouched => continue,
+                // The child finds it in its object.
+                State::Common(ref common) if common.is_kept() => continue,
                 State::Stored { .. } => parent.move_to_ordinary(page, &mut cell).map_err(failed)?,
-                State::Resident(_) | State::Common(_) => {}
+                State::Resident(_) | State::Common(_) | State::Swapped(_) => {}
             }
             let common = parent.make_common(page, &mut cell).map_err(failed)?;
             common.join(&child, page);

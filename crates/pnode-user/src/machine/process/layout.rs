@@ -2,20 +2,38 @@
 
 use core::ops::Range;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use pnode_core::policy::Policy;
 use pnode_core::{Mems, NodeId};
 
-use super::Rights;
+use super::super::object::Body;
+use super::{Rights, Sharing};
 use crate::fault::{FaultError, Protection};
 
 /// A run of pages that was mapped.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Area {
     pub(super) end: usize,
     pub(super) rights: Rights,
     pub(super) policy: Policy,
+    /// The object whose pages these are; `None` for anonymous memory.
+    pub(super) object: Option<Attached>,
+}
+
+/// An object in an area.
+#[derive(Clone)]
+pub(super) struct Attached {
+    pub(super) body: Arc<Body>,
+    /// What is to be added to a page of the address space for the object's page, wrapping.
+    pub(super) shift: usize,
+    pub(super) sharing: Sharing,
+}
+
+impl PartialEq for Attached {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.body, &other.body) && (self.shift, self.sharing) == (other.shift, other.sharing)
+    }
 }
 
 /// What counts for a process as a whole.
@@ -28,7 +46,7 @@ pub(super) struct Task {
 }
 
 /// The areas of a process by their first pages, and its task.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Table {
     areas: BTreeMap<usize, Area>,
     pub(super) task: Task,
@@ -79,7 +97,7 @@ impl Table {
     /// The area that `page` is in, and its first page.
     pub(super) fn at(&self, page: usize) -> Option<(usize, Area)> {
         let (start, area) = self.areas.range(..=page).next_back()?;
-        (page < area.end).then_some((*start, *area))
+        (page < area.end).then(|| (*start, area.clone()))
     }
 
     /// The parts of areas that lie in `pages`.
@@ -87,14 +105,21 @@ impl Table {
         let first = self.at(pages.start).map_or(pages.start, |(start, _)| start);
         let inside = |(start, area): (&usize, &Area)| {
             let part = (*start).max(pages.start)..area.end.min(pages.end);
-            (!part.is_empty()).then_some((part, *area))
+            (!part.is_empty()).then(|| (part, area.clone()))
         };
         self.areas.range(first..pages.end.max(first)).filter_map(inside).collect()
     }
 
     /// All areas.
     pub(super) fn all(&self) -> impl Iterator<Item = (Range<usize>, Area)> + '_ {
-        self.areas.iter().map(|(start, area)| (*start..area.end, *area))
+        self.areas.iter().map(|(start, area)| (*start..area.end, area.clone()))
+    }
+
+    /// What stands at `page`: the object, its page, and how it is shared.
+    pub(super) fn object_at(&self, page: usize) -> Option<(Arc<Body>, usize, Sharing)> {
+        let (_, area) = self.at(page)?;
+        let Attached { body, shift, sharing } = area.object?;
+        Some((body, page.wrapping_add(shift), sharing))
     }
 
     pub(super) fn policies_mut(&mut self) -> impl Iterator<Item = &mut Policy> {
@@ -138,7 +163,7 @@ impl Table {
     pub(super) fn clear(&mut self, pages: &Range<usize>) {
         for edge in [pages.start, pages.end] {
             if let Some((start, area)) = self.at(edge).filter(|(start, _)| *start < edge) {
-                self.areas.insert(start, Area { end: edge, ..area });
+                self.areas.insert(start, Area { end: edge, ..area.clone() });
                 self.areas.insert(edge, area);
             }
         }
@@ -150,13 +175,11 @@ impl Table {
 
     /// Makes one of two areas that touch at `edge` and are alike.
     fn join(&mut self, edge: usize) {
-        let Some((before, left)) = self.areas.range(..edge).next_back().map(|(start, area)| (*start, *area))
-        else {
-            return;
-        };
-        if let Some(right) = self.areas.get(&edge).copied() {
-            if left.end == edge && (Area { end: right.end, ..left }) == right {
-                self.areas.remove(&edge);
+        let Some((before, left)) = self.areas.range(..edge).next_back() else { return };
+        let Some(right) = self.areas.get(&edge) else { return };
+        if left.end == edge && (Area { end: right.end, ..left.clone() }) == *right {
+            let before = *before;
+            if let Some(right) = self.areas.remove(&edge) {
                 self.areas.insert(before, right);
             }
         }
@@ -190,7 +213,7 @@ mod tests {
                 }
                 rights => {
                     let rights = [Rights::None, Rights::Read, Rights::ReadWrite][rights - 1];
-                    table.set(pages.clone(), Area { end: 0, rights, policy: Policy::DEFAULT });
+                    table.set(pages.clone(), Area { end: 0, rights, policy: Policy::DEFAULT, object: None });
                     model[pages.clone()].fill(Some(rights));
                 }
             }

@@ -32,6 +32,7 @@ use layout::{Table, Task};
 
 pub use change::Advice;
 pub use moves::{AreaMap, MovePageError, NumaMaps};
+pub(super) use policy::Counting;
 pub use policy::Existing;
 
 /// What a program may do with the pages of an area.
@@ -45,7 +46,16 @@ pub enum Rights {
     ReadWrite,
 }
 
-/// A process: an address space on a machine, with private anonymous memory.
+/// Who sees the writes of a process to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Everybody: they go to the object.
+    Shared,
+    /// The process: a page that it writes to becomes a copy of its own.
+    Private,
+}
+
+/// A process: an address space on a machine, with anonymous memory and mapped [objects](super::Object).
 ///
 /// Its pages are numbered from 0, and [`Process::as_ptr`] is where page 0 stands. What was mapped may be touched through
 /// that pointer, from any thread; what was not, and what the rights do not admit, ends the program, as the kernel would

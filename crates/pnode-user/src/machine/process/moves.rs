@@ -8,7 +8,7 @@ use pnode_core::{AllocError, Denied, Frame, NodeId, NodeMask, Reason, Request};
 
 use super::super::mapping::Place;
 use super::super::region::{Region, State};
-use super::{Process, Rights};
+use super::{Process, Rights, Sharing};
 use crate::sys::SysError;
 
 /// Why a page was not moved. It is where it was.
@@ -79,10 +79,15 @@ impl Process {
             let mut map = AreaMap {
                 pages: pages.clone(),
                 rights: area.rights,
-                mode: if area.policy.is_default() { table.task.policy.mode() } else { area.policy.mode() },
+                mode: match (&area.object, area.policy.is_default()) {
+                    (Some(object), _) if object.sharing == Sharing::Shared => object.body.policy().mode(),
+                    (_, true) => table.task.policy.mode(),
+                    (_, false) => area.policy.mode(),
+                },
                 on: vec![0; self.region.shared.sites.len()],
                 compressed: 0,
                 shared: 0,
+                swapped: 0,
             };
             for page in pages {
                 map.count(&self.region, page);
@@ -116,6 +121,8 @@ pub struct AreaMap {
     pub compressed: usize,
     /// Pages that other processes map, too.
     pub shared: usize,
+    /// Pages in the swap file.
+    pub swapped: usize,
 }
 
 impl AreaMap {
@@ -125,6 +132,7 @@ impl AreaMap {
             *count += 1;
         }
         self.compressed += usize::from(matches!(place, Place::Compressed { .. }));
+        self.swapped += usize::from(place == Place::Swapped);
         if let Some(State::Common(common)) = region.lock(page).as_deref().map(|cell| &cell.state) {
             self.shared += usize::from(common.lock().users() > 1);
         }
@@ -138,7 +146,9 @@ impl fmt::Display for NumaMaps {
             for (node, pages) in area.on.iter().enumerate().filter(|(_, pages)| **pages > 0) {
                 write!(f, " N{node}={pages}")?;
             }
-            for (name, pages) in [("compressed", area.compressed), ("shared", area.shared)] {
+            for (name, pages) in
+                [("compressed", area.compressed), ("shared", area.shared), ("swapped", area.swapped)]
+            {
                 if pages > 0 {
                     write!(f, " {name}={pages}")?;
                 }
@@ -161,6 +171,7 @@ impl Region {
             State::Untouched => return Err(MovePageError::NotThere),
             State::Resident(frame) => frame.node(),
             State::Stored { node, .. } => *node,
+            State::Swapped(_) => return Err(MovePageError::NotThere),
             State::Common(common) => {
                 let inner = common.lock();
                 if inner.users() > 1 {
@@ -172,6 +183,11 @@ impl Region {
         self.shared.nodes.check_move(from, to, mems).map_err(MovePageError::Rule)?;
         if from == to {
             return Ok(to);
+        }
+        if let State::Common(common) = &cell.state {
+            if !self.shared.nodes.may_live_on(to, common.origin()) {
+                return Err(MovePageError::Rule(MoveDenied::To { node: to }));
+            }
         }
         let new = self.frame_for_user(to)?;
         if matches!(cell.state, State::Stored { .. }) {

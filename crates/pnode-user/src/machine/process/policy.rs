@@ -1,14 +1,17 @@
 //! Memory policies and cpusets of a process, and the frames that follow them.
 
 use core::ops::Range;
+use std::sync::Arc;
 
-use pnode_core::policy::{PlaceError, Placement, Policy, Target, Wish};
+use pnode_core::policy::{Placement, Policy, Target, Wish};
 use pnode_core::{Frame, Mems, NodeMask, PageOrigin};
 
 use super::super::Shared;
+use super::super::common::Common;
+use super::super::object::Body;
 use super::super::region::{Region, State};
 use super::layout::{Area, Task};
-use super::{Process, ProcessError};
+use super::{Process, ProcessError, Sharing};
 use crate::fault::FaultError;
 
 /// What becomes of pages that are there when a policy is set.
@@ -36,6 +39,9 @@ impl Process {
 
     /// Sets the policy of `pages`, all of which are mapped (`mbind`). Returns how many pages moved.
     ///
+    /// Where shared memory is shared, this is the policy of the object, for all who map it; where a file is, private nodes
+    /// are refused, for its pages may be there already and belong to everybody.
+    ///
     /// # Errors
     ///
     /// [`ProcessError`]; nothing has changed then, unless it is [`ProcessError::Page`]: the policy is set, and the pages
@@ -44,11 +50,28 @@ impl Process {
         let _changing = self.layout().changing();
         let areas = self.areas_of(&pages)?;
         let mems = self.layout().table().task.mems;
-        let target = Target::Range(PageOrigin::PrivateAnonymous);
-        let policy =
-            Policy::new(self.region.shared.nodes, wish, target, &mems).map_err(ProcessError::Policy)?;
+        let policy_for = |origin| {
+            let policy = Policy::new(self.region.shared.nodes, wish, Target::Range(origin), &mems);
+            policy.map_err(ProcessError::Policy)
+        };
+        let origin = |area: &Area| match &area.object {
+            Some(object) if object.sharing == Sharing::Shared || object.body.has_file() => {
+                object.body.origin()
+            }
+            _ => PageOrigin::PrivateAnonymous,
+        };
+        // All of them are tested before any is set.
+        let policies =
+            areas.iter().map(|(_, area)| policy_for(origin(area))).collect::<Result<Vec<_>, _>>()?;
         let mut table = self.layout().table_mut();
-        areas.into_iter().for_each(|(part, area)| table.set(part, Area { policy, ..area }));
+        for ((part, area), policy) in areas.into_iter().zip(policies) {
+            match &area.object {
+                Some(object) if origin(&area) == PageOrigin::SharedAnonymous => {
+                    object.body.put_policy(policy)
+                }
+                _ => table.set(part, Area { policy, ..area }),
+            }
+        }
         drop(table);
         let mut moved = 0;
         if existing == Existing::Move {
@@ -93,11 +116,12 @@ impl Shared {
                 table.policies_mut().for_each(|policy| policy.rebind(self.nodes, &mems));
             }
         }
+        self.live_objects().iter().for_each(|object| object.rebind());
     }
 }
 
 /// What counts for one page: copies, for nothing may be locked while a frame is looked for.
-struct Counting {
+pub(in super::super) struct Counting {
     task: Task,
     range: Policy,
     page: usize,
@@ -105,7 +129,11 @@ struct Counting {
 
 impl Counting {
     fn placement(&self) -> Placement<'_> {
-        Placement::new(PageOrigin::PrivateAnonymous, self.task.cpu)
+        self.placement_of(PageOrigin::PrivateAnonymous)
+    }
+
+    pub(in super::super) fn placement_of(&self, origin: PageOrigin) -> Placement<'_> {
+        Placement::new(origin, self.task.cpu)
             .task(&self.task.policy)
             .range(&self.range)
             .mems(&self.task.mems)
@@ -142,24 +170,47 @@ impl Region {
         })
     }
 
+    /// Who sees writes to `page`.
+    pub(in super::super) fn sharing(&self, page: usize) -> Sharing {
+        let object = self.layout.as_ref().and_then(|layout| layout.table().object_at(page));
+        object.map_or(Sharing::Private, |(_, _, sharing)| sharing)
+    }
+
+    /// Whether an object's page stands at `page`.
+    pub(in super::super) fn is_of_object(&self, page: usize) -> bool {
+        self.layout.as_ref().is_some_and(|layout| layout.table().object_at(page).is_some())
+    }
+
+    /// The object's page that stands at `page`, which nobody touched here; that it was there already is reported.
+    pub(in super::super) fn object_page(&self, page: usize) -> Option<Arc<Common>> {
+        let (body, index, _) = self.layout.as_ref()?.table().object_at(page)?;
+        let common = body.page(index)?;
+        let resident = common.lock().node();
+        if let (Some(actual), Some(counting)) = (resident, self.counting(page)) {
+            let object = body.policy();
+            let placement = counting.placement_of(body.origin()).object(&object);
+            self.shared.faults_by_policy.count(&placement.soft(actual, self.shared.nodes.distances()));
+        }
+        Some(common)
+    }
+
+    /// A frame for a common page that has none: where the policies of `page` or of its object want it.
+    pub(in super::super) fn common_frame(
+        &self,
+        page: usize,
+        body: Option<&(Arc<Body>, usize)>,
+    ) -> Result<Frame, FaultError> {
+        match body {
+            None => self.own_frame(page),
+            Some((body, index)) => body.frame(*index, self.counting(page).as_ref()),
+        }
+    }
+
     /// A frame for page `page` where its policies want it; reclaims if there is none.
     pub(in super::super) fn own_frame(&self, page: usize) -> Result<Frame, FaultError> {
-        const BATCH: usize = 32;
-        let Some(counting) = self.counting(page) else { return self.ordinary_frame() };
-        let placement = counting.placement();
-        loop {
-            match self.shared.nodes.place(&placement) {
-                Ok(placed) => {
-                    self.shared.faults_by_policy.count(&placed.report);
-                    return Ok(placed.frame);
-                }
-                Err(PlaceError::Contended { .. }) => std::thread::yield_now(),
-                Err(PlaceError::NoMemory { .. }) if self.shared.reclaim(BATCH) > 0 => {}
-                Err(error) => {
-                    self.shared.faults_by_policy.count_failure();
-                    return Err(FaultError::NoPlace(error));
-                }
-            }
+        match self.counting(page) {
+            Some(counting) => self.shared.place(&counting.placement()),
+            None => self.ordinary_frame(),
         }
     }
 
