@@ -67,8 +67,11 @@ const PAGES: usize = 16;
 struct User {
     process: Process,
     /// By page: the object and how it is shared, and the value of the private copy.
-    pages: Vec<(Option<(usize, Sharing)>, Option<u64>)>,
+    pages: Vec<Seen>,
 }
+
+/// What a page of a process is.
+type Seen = (Option<(usize, Sharing)>, Option<u64>);
 
 #[test]
 fn everybody_sees_what_he_shares_and_nothing_else() {
@@ -300,4 +303,6 @@ fn swap_takes_what_is_cold_and_gives_it_back_to_its_node() {
         assert_eq!(written, 32 + 64);
         machine.audit().unwrap();
     });
+    let refused = Machine::builder().node(NodeSpec::ordinary(8)).swap(1 << 32).build().unwrap_err();
+    assert!(matches!(refused, BuildError::Swap { .. }));
 }

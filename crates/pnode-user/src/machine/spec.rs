@@ -116,7 +116,7 @@ pub struct Builder {
     faults: Option<Choice>,
     mappings: Option<usize>,
     fault_around: Option<usize>,
-    swap: u32,
+    swap: u64,
 }
 
 /// The frame numbers of consecutive nodes are so far apart, in frames: 64 GiB at 4 KiB.
@@ -159,7 +159,7 @@ impl Builder {
 
     /// With a swap file of room for `pages` pages, where cold pages go that no node takes.
     #[must_use]
-    pub fn swap(mut self, pages: u32) -> Self {
+    pub fn swap(mut self, pages: u64) -> Self {
         self.swap = pages;
         self
     }

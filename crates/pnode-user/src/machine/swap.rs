@@ -25,7 +25,9 @@ pub(super) struct Slot(u32);
 
 impl Swap {
     /// A swap file of `slots` slots in memory.
-    pub(super) fn new(slots: u32, page: PageSize) -> Result<Self, SysError> {
+    pub(super) fn new(slots: u64, page: PageSize) -> Result<Self, SysError> {
+        const EFBIG: i32 = 27;
+        let slots = u32::try_from(slots).map_err(|_| SysError { call: "ftruncate", errno: EFBIG })?;
         let file = sys::memory_file(u64::from(slots) * page.bytes() as u64)?.into();
         Ok(Self { file, page, slots, free: Mutex::new((0..slots).rev().collect()) })
     }

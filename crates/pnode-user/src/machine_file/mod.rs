@@ -88,10 +88,10 @@ pub struct MachineFile {
 }
 
 impl MachineFile {
-    /// Starts a machine of these nodes and distances; more can be added to it.
+    /// Starts a machine of these nodes, distances and swap; more can be added to it.
     pub fn builder(&self) -> Builder {
         let nodes = self.nodes.iter().map(|(_, spec)| *spec);
-        let builder = nodes.fold(Machine::builder(), Builder::node);
+        let builder = nodes.fold(Machine::builder(), Builder::node).swap(self.swap.unwrap_or(0));
         if self.distances.is_empty() { builder } else { builder.distances(&self.distances) }
     }
 
