@@ -20,6 +20,7 @@
 //! | **free**: unmap or exit | calls [`Handler::free`] | scrubs: the frame costs nothing any more |
 //! | **fork** | keeps one [`Resident`] for both and counts it, or promotes first | a `Resident` is a name; the service does not count who keeps it |
 //! | **pressure** | asks [`Cram::pressure`], evicts as it asks | 0 is idle, 1..=999 asks for eviction while demotion goes on, 1000 admits nothing |
+//! | **registration** | makes [`CramOps`] over its own [`CramHost`], calls [`CramNode::register`] | claims the node, brings its memory online, installs the callbacks; all or nothing |
 //! | **unplug** | [`Cram::close`]; for each of [`Cram::residents`] promotes or frees the page; [`Cram::finish`]; then drops the medium and its frames | takes nothing from `close` on, and does not finish while a page is left |
 //!
 //! A result of [`FaultError::Retry`] means: leave the fault without having changed anything, let others run, and let the
@@ -71,6 +72,8 @@ mod frames;
 mod handler;
 mod limit;
 mod medium;
+mod node;
+mod ops;
 mod pressure;
 
 pub use balloon::{Balloon, BalloonStep, Rung};
@@ -81,6 +84,8 @@ pub use frames::{Resident, Stale};
 pub use handler::{Copied, Handler, Promotion};
 pub use limit::RateLimit;
 pub use medium::{Medium, ReadError, TrimFailed, Usage, WriteError};
+pub use node::{CramNode, CramNodeError};
+pub use ops::{CramHost, CramOps};
 pub use pressure::{Curve, CurveError, Pressure};
 
 use core::fmt;

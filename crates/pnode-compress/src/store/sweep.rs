@@ -199,7 +199,7 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
     /// Offers pages of `slots` that are at least `min_age` old to `sink`, encoded as they are, and removes those that it
     /// has written. Same-filled pages are not offered: they cost nothing.
     ///
-    /// The sink gets the page's slot, its tag, and its verified bytes; [`codec::decode`] reads them back. A page that is
+    /// The sink gets the page's slot, its tag, and its verified bytes; [`crate::codec::decode`] reads them back. A page that is
     /// replaced meanwhile, or is being loaded when the sink is done, stays in the store.
     pub fn write_back(
         &mut self,
