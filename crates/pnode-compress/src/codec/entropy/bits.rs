@@ -1,5 +1,4 @@
 //! Bit streams, most significant bit first, so that the next bits of a stream index a table as they come.
-#![cfg_attr(feature = "raw", allow(unsafe_code))]
 
 use crate::codec::lz4::reach::{load, store};
 

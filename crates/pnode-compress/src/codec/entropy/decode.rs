@@ -1,5 +1,4 @@
 //! The decoder of a part: all literals and all tokens first, several streams side by side, then the sequences.
-#![cfg_attr(feature = "raw", allow(unsafe_code))]
 
 use super::bits::{PEEK, peek};
 use super::lengths::{LITERAL_TABLE, MAX_BITS, read_table};

@@ -1,6 +1,5 @@
 //! The thorough search: a table of long and one of short repeats, and a look at the next position before a match is
 //! taken.
-#![cfg_attr(feature = "raw", allow(unsafe_code))]
 
 use super::PART;
 use super::parse::{Sequences, match_before, match_length};

@@ -1,5 +1,4 @@
 //! The encoder of a part: its literals under one code, its tokens under one of those that come with the format.
-#![cfg_attr(feature = "raw", allow(unsafe_code))]
 
 use super::bits::BitWriter;
 use super::lengths::{self, SYMBOLS};

@@ -3,7 +3,6 @@
 //! Lengths are those of Shannon's code with one threshold for rounding: each symbol gets its ideal length, rounded at the
 //! fraction that just fills the code. That is within half a percent of an optimal code and needs neither sorting nor a
 //! tree.
-#![cfg_attr(feature = "raw", allow(unsafe_code))]
 
 use super::bits::{BitWriter, peek};
 use super::token::digit;

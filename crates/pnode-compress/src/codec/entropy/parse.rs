@@ -1,5 +1,4 @@
 //! Sequences of a part, and the quick search for them: one probe a position.
-#![cfg_attr(feature = "raw", allow(unsafe_code))]
 
 use super::PART;
 use crate::codec::lz4::reach::load;

@@ -10,7 +10,9 @@
 mod decode;
 mod dense;
 mod fast;
-pub(super) mod reach;
+pub(super) mod reach {
+    pub(in crate::codec) use crate::codec::reach::{load, store};
+}
 mod sink;
 
 pub use decode::decode;

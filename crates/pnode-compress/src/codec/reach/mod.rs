@@ -7,6 +7,7 @@
 //! - [`Cursor`]: a place in a page that is being searched, and the positions that the quick encoder remembers.
 //! - [`Recent`]: the positions that the thorough encoder remembers.
 //! - [`decode_quickly`] and [`copy_match`]: sequences and matches written to a page, within tested limits.
+//! - [`load`] and [`store`]: single accesses that test their range, for everything else.
 //! - [`Block`]: what an encoder has written, and the room that is left.
 //!
 //! The accesses themselves are the two macros of `access`. Without the feature `raw` they are checked slices and the codecs
@@ -18,8 +19,10 @@ mod block;
 mod cursor;
 mod fill;
 mod recent;
+mod tested;
 
 pub(in crate::codec) use block::Block;
 pub(in crate::codec) use cursor::{Cursor, match_end};
 pub(in crate::codec) use fill::{copy_match, decode_quickly, length};
 pub(in crate::codec) use recent::Recent;
+pub(in crate::codec) use tested::{bytes_at, load, put_at, store};
