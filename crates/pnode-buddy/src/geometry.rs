@@ -1,7 +1,7 @@
 //! How much metadata a zone needs, and what lies where in it.
 //!
 //! ```text
-//! | words: 16 an area | areas | level 2 | level 3 | level 4 | inboxes    | index: bitmaps by level, class, advert | counts       | ranges  |
+//! | words: 16 an area | areas | level 2 | level 3 | level 4 | inboxes    | index: bitmaps by level, class, advert | counts       | ranges  | header |
 //!   8 B a 32 frames     8 B an area ...                       8 B an area  1 bit a node and bitmap                  128 B a class   16 B a slot
 //! ```
 
@@ -12,6 +12,7 @@ use crate::count::{COUNTERS, STRIDE};
 use crate::error::ZoneError;
 use crate::metadata::Line;
 use crate::node::{CHILDREN, advert};
+use crate::recover::HEADER_WORDS;
 use crate::table;
 use crate::word;
 
@@ -84,6 +85,8 @@ pub struct Geometry {
     pub(crate) counts: usize,
     /// Index of the table of ranges.
     pub(crate) table: usize,
+    /// Index of the header.
+    pub(crate) header: usize,
     words: usize,
 }
 
@@ -128,7 +131,9 @@ impl Geometry {
         next += COUNTERS * STRIDE;
         let table = next;
         next = line_up(next + table::words(frames));
-        Ok(Self { range, levels, inboxes, counts, table, words: next })
+        let header = next;
+        next = line_up(next + HEADER_WORDS);
+        Ok(Self { range, levels, inboxes, counts, table, header, words: next })
     }
 
     /// The frames of the zone.

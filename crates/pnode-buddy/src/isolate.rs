@@ -394,7 +394,7 @@ impl<'m> Zone<'m> {
 
     /// Isolates the areas of a range and makes those absent that are wholly free, as far as they stand still. The caller
     /// has the range lock and the range is isolated (I1).
-    fn withhold(&self, range: FrameRange) {
+    pub(crate) fn withhold(&self, range: FrameRange) {
         let (first, last) = (range.start().get(), range.end().get() - 1);
         for _ in 0..PATIENCE {
             let mut busy = false;

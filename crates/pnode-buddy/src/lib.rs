@@ -69,6 +69,12 @@
 //! meet a mark on the areas, then nothing at all, so the paths of other frames stay what they are. The module docs of
 //! `isolate` have the protocol.
 //!
+//! # After a crash
+//!
+//! [`Zone::recover`] takes over metadata that outlived its CPUs (memory of a device, a kernel that was restarted): the truth
+//! is what each frame is, one word decides about it, and everything else is derived again. What was under way is on one
+//! side or the other. The module docs of `recover` say which.
+//!
 //! # Per CPU
 //!
 //! [`Cpu`] with [`Keep::Frames`] *owns* words of one area for each type and is the only one that writes them, with plain
@@ -113,6 +119,7 @@ mod map;
 mod metadata;
 mod node;
 mod owned;
+mod recover;
 mod run;
 mod search;
 mod shelf;
@@ -132,6 +139,7 @@ pub use geometry::Geometry;
 pub use isolate::{IsolateError, OfflineError, RangeUse, ReopenError};
 pub use map::Occupancy;
 pub use metadata::{Line, Metadata};
+pub use recover::RecoverError;
 pub use run::{FreeRangeError, Run, RunError};
 pub use stats::{FreeCounts, Stats};
 pub use zone::Zone;

@@ -17,6 +17,11 @@ impl Line {
     pub const WORDS: usize = 8;
     /// A line of zeros: all free.
     pub const ZERO: Self = Self([0; Self::WORDS]);
+
+    #[cfg(test)]
+    pub(crate) fn words_mut(&mut self) -> &mut [u64; Self::WORDS] {
+        &mut self.0
+    }
 }
 
 impl Default for Line {
@@ -45,6 +50,11 @@ impl<'m> Metadata<'m> {
     /// Nothing unsafe happens if they are not, but the zone will start with frames allocated that nobody holds, or
     /// with books that [`Zone::audit`](crate::Zone::audit) refutes.
     pub fn assume_zeroed(lines: &'m mut [Line]) -> Self {
+        Self { words: Words::borrowed(lines) }
+    }
+
+    /// Metadata in which a zone kept its books, for [`Zone::recover`](crate::Zone::recover).
+    pub fn kept(lines: &'m mut [Line]) -> Self {
         Self { words: Words::borrowed(lines) }
     }
 
@@ -147,6 +157,8 @@ mod core_words {
         /// The word at `index`.
         #[inline(always)]
         pub(crate) fn at(&self, index: usize) -> &AtomicU64 {
+            #[cfg(test)]
+            crate::recover::crash::tick();
             assert!(index < self.len, "metadata index inside the geometry");
             // SAFETY: `index` is below `len`, so by M1 the address is inside the words.
             let word = unsafe { self.base.add(index) };

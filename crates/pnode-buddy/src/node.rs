@@ -89,6 +89,12 @@ pub(crate) const fn empty(class: u8) -> u64 {
     LIVE | (class as u64) << CLASS | (advert::EMPTY as u64) << ADVERT
 }
 
+/// Whether the node is live, as opposed to [`DEAD`].
+#[inline]
+pub(crate) const fn is_live(node: u64) -> bool {
+    node & LIVE != 0
+}
+
 /// The class of an area.
 #[inline]
 pub(crate) const fn class(node: u64) -> u8 {

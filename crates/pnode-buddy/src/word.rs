@@ -292,6 +292,12 @@ pub(crate) const fn absent_frames(word: u64) -> u32 {
     later & (!taken | 1)
 }
 
+/// Whether all frames of a live word are absent. (Such a word is never stored: its area says so instead.)
+#[inline]
+pub(crate) const fn is_absent(word: u64) -> bool {
+    absent_frames(word) == !0
+}
+
 /// The blocks of a live word as (offset, order), first to last: those whose first frame is `head`.
 pub(crate) fn heads(word: u64, head: Frame) -> impl Iterator<Item = (u32, u8)> {
     (0..FRAMES)

@@ -94,15 +94,7 @@ impl<'m> Zone<'m> {
             return Err(ZoneError::HoleOutside { hole });
         }
         let words = metadata.into_words(geometry.lines())?;
-        let zone = Self {
-            geometry,
-            words,
-            gate: Gate::new(),
-            managed: AtomicU64::new(0),
-            closed: AtomicU64::new(0),
-            withheld: AtomicU64::new(0),
-            range_lock: AtomicU64::new(0),
-        };
+        let zone = Self::over(geometry, words);
         let top = zone.geometry.level(TOP);
         for index in 0..top.count {
             zone.node(TOP, index).store(node::empty(0), Relaxed);
@@ -128,7 +120,21 @@ impl<'m> Zone<'m> {
         }
         zone.managed.store(range.frames() - missing, Relaxed);
         zone.recount();
+        Self::sign(&zone.geometry, &zone.words);
         Ok(zone)
+    }
+
+    /// A zone that knows nothing yet of what its books say.
+    pub(crate) fn over(geometry: Geometry, words: Words<'m>) -> Self {
+        Self {
+            geometry,
+            words,
+            gate: Gate::new(),
+            managed: AtomicU64::new(0),
+            closed: AtomicU64::new(0),
+            withheld: AtomicU64::new(0),
+            range_lock: AtomicU64::new(0),
+        }
     }
 
     /// The frames that this zone can ever hand out lie within this range.
@@ -486,4 +492,4 @@ const _: () = assert!(node_order(LEVELS) >= Order::MAX.get());
 const _: () = assert!(1u64 << node_order(TOP) == Order::MAX.frames() * 8);
 // A host may make a zone on a small stack: what is large lives in the metadata.
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Zone<'_>>() <= 448);
+const _: () = assert!(size_of::<Zone<'_>>() <= 464);
