@@ -22,10 +22,12 @@ impl Class {
         if size > Self::LARGEST || align > page {
             return None;
         }
+        let class = Self::at_least(size);
+        if align <= STEP {
+            return Some(class);
+        }
         // A slab starts at a page, so objects are aligned to what divides their size.
-        (Self::at_least(size).0..Self::COUNT as u8)
-            .map(Self)
-            .find(|class| align <= STEP || class.size() % align == 0)
+        (class.0..Self::COUNT as u8).map(Self).find(|class| class.size() % align == 0)
     }
 
     /// The smallest class of objects of at least `size` bytes, which is 1 to [`Class::LARGEST`].
@@ -50,7 +52,12 @@ impl Class {
     }
 
     /// The size of its objects.
+    #[inline]
     pub(super) const fn size(self) -> usize {
+        SIZES[self.0 as usize] as usize
+    }
+
+    const fn computed_size(self) -> usize {
         let index = self.0 as usize;
         if index < LINEAR {
             return (index + 1) * STEP;
@@ -72,6 +79,16 @@ impl Class {
         (object * self.size() == offset).then_some(object)
     }
 }
+
+const SIZES: [u32; Class::COUNT] = {
+    let mut sizes = [0; Class::COUNT];
+    let mut index = 0;
+    while index < Class::COUNT {
+        sizes[index] = Class(index as u8).computed_size() as u32;
+        index += 1;
+    }
+    sizes
+};
 
 /// 2^32 divided by each size, rounded up. For offsets below 2^18, `offset * inverse >> 32` is the quotient: the product
 /// is too large by less than `offset * size`, which is below 2^32.

@@ -53,7 +53,8 @@ impl Tag {
         }
     }
 
-    const fn of(word: u64) -> Self {
+    #[inline]
+    pub(super) const fn of(word: u64) -> Self {
         let (order, head) = ((word >> 24) as u8, (word >> 32) as u32);
         match word & 0xff {
             1 => {
@@ -73,8 +74,15 @@ impl Slab {
 
     /// Reading the tag orders nothing: who may free an object got its address from the thread that allocated it, and
     /// with it all that this thread did; and what is read is compared once more under the lock.
+    #[inline]
     pub(super) fn tag(&self) -> Tag {
-        Tag::of(self.tag.load(Relaxed))
+        Tag::of(self.tag_word())
+    }
+
+    /// The tag as it is stored, for comparing.
+    #[inline]
+    pub(super) fn tag_word(&self) -> u64 {
+        self.tag.load(Relaxed)
     }
 
     pub(super) fn set_tag(&self, tag: Tag) {
