@@ -7,6 +7,7 @@
 #   features  each crate with no features and with all of them
 #   msrv      the workspace with the oldest Rust that it promises
 #   nostd     the no_std crates linked without libc and without an allocator, and run
+#   stack     how much stack the codecs take
 #   loom      the models of every atomic protocol
 #   docs      rustdoc, warnings are errors
 #   examples  every example, with its own checks
@@ -18,7 +19,7 @@
 set -uo pipefail
 cd "$(dirname "$0")"
 
-JOBS=(fmt test lint features msrv nostd loom docs examples bench fuzz module)
+JOBS=(fmt test lint features msrv nostd stack loom docs examples bench fuzz module)
 FUZZ_SECONDS=${FUZZ_SECONDS:-5}
 LOOM_CRATES=(pnode-core pnode-buddy pnode-compress)
 NO_STD_CRATES=(pnode-core pnode-buddy pnode-compress pnode-kernel)
@@ -136,6 +137,8 @@ or_skipped() {
   if [ $status = 77 ]; then skipped "see the line above"; return 0; fi
   return $status
 }
+
+job_stack() { or_skipped tests/stack; }
 
 job_msrv() { or_skipped tests/msrv; }
 

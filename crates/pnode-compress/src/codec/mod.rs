@@ -116,11 +116,7 @@ pub fn encode_as(
         Codec::Fast => lz4::encode_fast(page, out, scratch).ok_or(too_large)?,
         Codec::Dense => lz4::encode_dense(page, out, scratch).ok_or(too_large)?,
         Codec::Entropy | Codec::Deep => {
-            let transform = Transform::choose(page);
-            let effort = if codec == Codec::Deep { Effort::Thorough } else { Effort::Quick };
-            let len = entropy::encode(effort, transform, page, out, scratch).ok_or(too_large)?;
-            let tag = Tag::transformed(codec, transform).unwrap_or(Tag::plain(codec));
-            return Ok(Encoded { tag, len });
+            return encode_entropy(codec, page, out, scratch).ok_or(too_large);
         }
         Codec::Raw => {
             out.get_mut(..page.len()).ok_or(too_large)?.copy_from_slice(page);
@@ -128,6 +124,16 @@ pub fn encode_as(
         }
     };
     Ok(Encoded { tag: Tag::plain(codec), len })
+}
+
+/// Out of line, so that its frame is not on the stack of every codec.
+#[inline(never)]
+fn encode_entropy(codec: Codec, page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option<Encoded> {
+    let transform = Transform::choose(page);
+    let effort = if codec == Codec::Deep { Effort::Thorough } else { Effort::Quick };
+    let len = entropy::encode(effort, transform, page, out, scratch)?;
+    let tag = Tag::transformed(codec, transform).unwrap_or(Tag::plain(codec));
+    Some(Encoded { tag, len })
 }
 
 /// Decodes an object into the page that it was made from.
