@@ -1,7 +1,8 @@
 //! Compressed RAM against a device that can be overrun: with all safeguards nothing is lost, whatever happens; without
 //! any one of them something is, and the test sees it.
 //!
-//! `PNODE_SIM_EVENTS` sets the events of a run (8,000 otherwise in a debug build); `PNODE_SIM_SEEDS` the runs.
+//! `PNODE_SIM_EVENTS` sets the events of a run, `PNODE_SIM_SEEDS` the runs. Without them a debug build makes 32 short runs;
+//! `cargo test --release -p pnode-compress --test cram_simulation` makes 32 of 40,000 events under each load.
 
 #[path = "support/host.rs"]
 mod host;
@@ -21,7 +22,7 @@ fn plan(load: Load, safeguards: Safeguards, seed: u64) -> Plan {
         advertised: 400,
         physical: 120 * PAGE as u64,
         ordinary: 128,
-        events: from_env("PNODE_SIM_EVENTS", if cfg!(debug_assertions) { 8_000 } else { 100_000 }),
+        events: from_env("PNODE_SIM_EVENTS", if cfg!(debug_assertions) { 8_000 } else { 40_000 }),
         load,
         safeguards,
         faults: 50,
@@ -35,32 +36,47 @@ fn simulate(plan: &Plan) -> Outcome {
     run(plan, &mut Memory::new(plan), &contents, &mut |_| {})
 }
 
+/// A world so small that a short run fills it.
+fn small(load: Load, seed: u64) -> Plan {
+    let events = from_env("PNODE_SIM_EVENTS", if cfg!(debug_assertions) { 800 } else { 40_000 });
+    Plan {
+        pages: 96,
+        advertised: 72,
+        physical: 22 * PAGE as u64,
+        ordinary: 24,
+        events,
+        ..plan(load, Safeguards::ALL, seed)
+    }
+}
+
 #[test]
 fn with_all_safeguards_no_accepted_page_is_lost() {
-    let (mut events, mut promoted) = (0, 0);
-    for seed in 1..=from_env("PNODE_SIM_SEEDS", if cfg!(debug_assertions) { 1 } else { 3 }) {
+    let (mut events, mut all) = (0, Outcome::default());
+    for seed in 1..=from_env("PNODE_SIM_SEEDS", 32) {
         for load in [Load::Steady, Load::Storm] {
-            let plan = plan(load, Safeguards::ALL, seed);
+            let plan = if seed == 1 { plan(load, Safeguards::ALL, seed) } else { small(load, seed) };
             let outcome = simulate(&plan);
-            println!("seed {seed}, {load:?}: {} demoted, {} promoted", outcome.demoted, outcome.promoted);
             assert_eq!(outcome.wrong, Vec::<String>::new(), "seed {seed}, {load:?}");
             assert_eq!((outcome.poisoned, outcome.overruns), (0, 0), "seed {seed}, {load:?}");
             assert_eq!(outcome.bound_broken, 0, "seed {seed}, {load:?}: the bound was below the truth");
             assert_eq!(outcome.unscrubbed, 0, "seed {seed}, {load:?}: each frame is scrubbed once");
             assert_eq!(outcome.left_over, 0, "seed {seed}, {load:?}: a frame was not scrubbed");
-            assert!(
-                outcome.refused > 0 && outcome.retried > 0,
-                "seed {seed}, {load:?}: nothing was ever short"
-            );
-            assert!(
-                outcome.trimmed > 0 && outcome.zeroed > 0,
-                "seed {seed}, {load:?}: a way to scrub was not tried"
-            );
             events += plan.events;
-            promoted += outcome.promoted;
+            all.promoted += outcome.promoted;
+            all.refused += outcome.refused;
+            all.retried += outcome.retried;
+            all.trimmed += outcome.trimmed;
+            all.zeroed += outcome.zeroed;
+            all.injected += outcome.injected;
         }
     }
-    println!("{events} events, {promoted} promotions");
+    assert!(all.refused > 0 && all.retried > 0, "nothing was ever short");
+    assert!(all.injected > events / 1000, "too little went wrong");
+    assert!(all.trimmed > 0 && all.zeroed > 0, "a way to scrub was not tried");
+    println!(
+        "{events} events, {} promotions, {} refusals, {} retries, {} calls that failed, nothing lost",
+        all.promoted, all.refused, all.retried, all.injected
+    );
 }
 
 #[test]

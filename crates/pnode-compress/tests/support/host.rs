@@ -4,12 +4,13 @@
 
 use pnode_compress::codec::Scratch;
 use pnode_compress::cram::{
-    Balloon, BalloonStep, Bound, Copied, Cram, Curve, DemoteError, FaultError, Handler, Pressure, RateLimit,
-    Resident, Retry,
+    Balloon, BalloonStep, Bound, Copied, Cram, Curve, DemoteError, FaultError, Handler, Medium, Phase,
+    Pressure, RateLimit, ReadError, Resident, Retry, TrimFailed, Usage, WriteError,
 };
 use pnode_compress::device::{
     Cell, Device, DeviceConfig, DeviceMedium, DeviceStorage, Interrupt, Safeguard, Safeguards,
 };
+use pnode_core::PageSize;
 use pnode_core::sync::{AtomicU64, Lock, Ordering, SpinLock};
 
 pub(crate) const PAGE: usize = 4096;
@@ -37,7 +38,8 @@ pub(crate) struct Plan {
     pub(crate) events: u64,
     pub(crate) load: Load,
     pub(crate) safeguards: Safeguards,
-    /// Trims that fail and promotions that find no memory, in thousandths.
+    /// Of each step that can fail, how many do, in thousandths: writes to the device, before and after they were made,
+    /// reads, trims, and promotions that find no memory.
     pub(crate) faults: u32,
     pub(crate) seed: u64,
 }
@@ -107,6 +109,8 @@ pub(crate) struct Outcome {
     pub(crate) poisoned: u64,
     pub(crate) overruns: u64,
     pub(crate) verified: u64,
+    /// Calls of the device that were made to fail.
+    pub(crate) injected: u64,
     /// The bound was seen below what the device used.
     pub(crate) bound_broken: u64,
     /// Frames whose scrubbing does not add up: 0 if each was scrubbed once.
@@ -162,6 +166,8 @@ pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn
     };
     let cram = Cram::new(plan.advertised, curve, &mut memory.words).expect("there are words for each frame");
     let medium = DeviceMedium::new(&device, &bound, &clock, plan.safeguards);
+    let medium =
+        Faulty { inner: medium, chance: Chance(plan.seed ^ 0xfa17), permille: plan.faults, failed: 0 };
     let handler = cram.deferring(medium, &mut memory.deferred);
     let mut host = Host {
         plan,
@@ -199,6 +205,7 @@ pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn
     let mut outcome = std::mem::take(&mut host.outcome);
     outcome.unscrubbed =
         (stats.promoted + stats.freed + host.unused) as i64 - (stats.trimmed + stats.zeroed) as i64;
+    outcome.injected = host.handler.medium().failed;
     drop(host);
     outcome.left_over = device.lock().used();
     outcome.overruns = device.lock().overruns();
@@ -212,7 +219,56 @@ pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn
     outcome
 }
 
-type DeviceHandler<'h> = Handler<'h, 'h, DeviceMedium<'h, 'h>>;
+type DeviceHandler<'h> = Handler<'h, 'h, Faulty<DeviceMedium<'h, 'h>>>;
+
+/// A medium whose calls fail now and then.
+struct Faulty<M> {
+    inner: M,
+    chance: Chance,
+    permille: u32,
+    failed: u64,
+}
+
+impl<M> Faulty<M> {
+    fn fails(&mut self) -> bool {
+        let fails = self.chance.below(1000) < self.permille.into();
+        self.failed += u64::from(fails);
+        fails
+    }
+}
+
+impl<M: Medium> Medium for Faulty<M> {
+    fn page_size(&self) -> PageSize {
+        self.inner.page_size()
+    }
+
+    fn write(&mut self, frame: u32, page: &[u8]) -> Result<(), WriteError> {
+        if self.fails() {
+            return Err(WriteError::Busy);
+        }
+        self.inner.write(frame, page)?;
+        // Too late: what was written is there, and has to be scrubbed.
+        if self.fails() { Err(WriteError::Full) } else { Ok(()) }
+    }
+
+    fn read(&mut self, frame: u32, page: &mut [u8]) -> Result<(), ReadError> {
+        if self.fails() { Err(ReadError::Busy) } else { self.inner.read(frame, page) }
+    }
+
+    fn discard(&mut self, frame: u32) {
+        self.inner.discard(frame);
+    }
+
+    fn trim(&mut self, pages: &[Resident]) -> Result<(), TrimFailed> {
+        self.inner.trim(pages)?;
+        // Carried out, and the answer was lost.
+        if self.fails() { Err(TrimFailed) } else { Ok(()) }
+    }
+
+    fn usage(&self) -> Usage {
+        self.inner.usage()
+    }
+}
 
 struct Host<'h> {
     plan: &'h Plan,
@@ -287,6 +343,8 @@ impl Host<'_> {
             Place::Compressed(resident) => match self.handler.read(*resident, &mut self.frame) {
                 Ok(()) => self.check(page),
                 Err(FaultError::Poisoned) => self.lose(page),
+                // The access is made again some time.
+                Err(FaultError::Retry(Retry::Busy)) if self.plan.faults > 0 => {}
                 Err(error) => self.wrong(error),
             },
             Place::Swap(_) => self.swap_in(page),
@@ -303,7 +361,7 @@ impl Host<'_> {
         let contents = self.contents(event);
         if let Place::Compressed(resident) = self.pages[page] {
             if !self.plan.safeguards.has(Safeguard::Fence) {
-                self.handler.medium().write_in_place(resident, &contents);
+                self.handler.medium().inner.write_in_place(resident, &contents);
                 self.truth[page] = contents;
                 return;
             }
@@ -339,6 +397,7 @@ impl Host<'_> {
                 self.pages[page] = Place::Ordinary(self.frame.clone());
             }
             Err(FaultError::Retry(Retry::NoMemory)) if starved => {}
+            Err(FaultError::Retry(Retry::Busy)) if self.plan.faults > 0 => {}
             Err(FaultError::Poisoned) => self.lose(page),
             Err(error) => self.wrong(error),
         }
@@ -385,8 +444,8 @@ impl Host<'_> {
             Err(error) => {
                 self.unused += u64::from(matches!(error, DemoteError::Full | DemoteError::Busy));
                 // The node seems full; it may only be long ago that the device told its use.
-                if self.handler.medium().reading_age() > 1000 {
-                    self.handler.medium().poll();
+                if self.handler.medium().inner.reading_age() > 1000 {
+                    self.handler.medium().inner.poll();
                 }
                 if self.ordinary * 10 > self.plan.ordinary * 9 {
                     self.ordinary -= 1;
@@ -422,6 +481,14 @@ impl Host<'_> {
         if event % 128 == 0 {
             self.handler.flush();
         }
+        if self.plan.faults > 0 && self.chance.below(400) == 0 {
+            // Somebody begins to unplug the node, and thinks better of it.
+            let cram = self.handler.shared();
+            let changed = if cram.phase() == Phase::Open { cram.close() } else { cram.reopen() };
+            if let Err(error) = changed {
+                self.wrong(error);
+            }
+        }
         if event % 1000 == 0 {
             self.mind_the_balloon(event);
         }
@@ -447,6 +514,7 @@ impl Host<'_> {
                 self.pages[page] = Place::Swap(self.frame.clone());
             }
             Err(FaultError::Poisoned) => self.lose(page),
+            Err(FaultError::Retry(Retry::Busy)) if self.plan.faults > 0 => {}
             Err(error) => self.wrong(error),
         }
     }
@@ -493,11 +561,19 @@ impl Host<'_> {
     /// Unplugs the node: every page is taken out, and every byte of the load is checked.
     fn tear_down(&mut self) {
         let cram = self.handler.shared();
-        if let Err(error) = cram.close() {
-            self.wrong(error);
+        if cram.phase() == Phase::Open {
+            if let Err(error) = cram.close() {
+                self.wrong(error);
+            }
         }
         for page in 0..self.plan.pages {
-            self.take_out(page);
+            // A page that could not be read just now is asked for again, as a host does.
+            for _ in 0..100 {
+                self.take_out(page);
+                if !matches!(self.pages[page], Place::Compressed(_)) {
+                    break;
+                }
+            }
             let (Place::Swap(bytes) | Place::Ordinary(bytes)) = &self.pages[page] else { continue };
             if *bytes != self.truth[page] {
                 self.wrong(format_args!("page {page} is not what it should be at the end"));
