@@ -1,5 +1,6 @@
 //! The soak: 32 threads touch, write, fork, bind, migrate, demote, promote, reclaim, unplug, map and unmap at once, and
-//! every page is checked against what was last written to it.
+//! every page is checked against what was last written to it. Private memory, memory that processes share, the pages of a file,
+//! and a swap file under all of it.
 //!
 //! `PNODE_SOAK_SECONDS=60 cargo test --release -p pnode-user --test soak -- --nocapture` is the long run (so long on each
 //! backend, roomy and tight); without the variable each takes a second.
@@ -14,7 +15,8 @@ use pnode_core::policy::{Mode, Wish};
 use pnode_core::{Features, MemoryClass, NodeId, NodeMask, Request};
 use pnode_user::fault::{Choice, FaultError};
 use pnode_user::machine::{
-    BuildError, Existing, MapError, Mapping, Placement, Process, ProcessError, Rights, UnplugError,
+    BuildError, Existing, MapError, Mapping, Object, Placement, Process, ProcessError, Rights, Sharing,
+    UnplugError,
 };
 use pnode_user::{Machine, NodeSpec};
 
@@ -23,8 +25,9 @@ const PLACES: [usize; 4] = [0, 8, 2048, 4088];
 const PAGE: usize = 4096;
 
 /// What each thread does, and how many do it.
-const ROLES: [(Role, usize); 10] = [
-    (Role::Toucher, 10),
+const ROLES: [(Role, usize); 11] = [
+    (Role::Toucher, 7),
+    (Role::Sharer, 3),
     (Role::Forker, 4),
     (Role::Migrator, 4),
     (Role::Demoter, 3),
@@ -39,6 +42,7 @@ const ROLES: [(Role, usize); 10] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Toucher,
+    Sharer,
     Forker,
     Migrator,
     Demoter,
@@ -141,6 +145,88 @@ impl Crowd {
     }
 }
 
+/// Memory that two processes share, and a file that both map.
+struct Commons {
+    objects: [Object; 2],
+    processes: [Process; 2],
+    /// By object and page: what the page holds. Its lock is the right to touch it.
+    versions: [Vec<Mutex<u64>>; 2],
+}
+
+impl Commons {
+    const PAGES: usize = 48;
+
+    fn new(machine: &Machine, near: NodeId) -> Self {
+        let file = machine.file(vec![0; Self::PAGES * PAGE], near).unwrap();
+        let objects = [machine.shared_memory(Self::PAGES, near).unwrap(), file];
+        let processes = [0, 1].map(|_| {
+            let process = machine.process(2 * Self::PAGES, near).unwrap();
+            for (number, object) in objects.iter().enumerate() {
+                let start = number * Self::PAGES;
+                let room = process.map_object(object, 0..Self::PAGES, Rights::ReadWrite, Sharing::Shared);
+                assert_eq!(room, Ok(start..start + Self::PAGES));
+            }
+            process
+        });
+        let versions = [0, 1].map(|_| (0..Self::PAGES).map(|_| Mutex::default()).collect());
+        Self { objects, processes, versions }
+    }
+
+    /// Reads and writes a page through a mapping of one process or as the object, and sees what the others wrote.
+    fn touch(&self, random: &mut Random, room: Room) -> Result<(), String> {
+        let (number, page) = (random.below(2), random.below(Self::PAGES));
+        let object = &self.objects[number];
+        if number == 1 && random.below(200) == 0 {
+            object.sync().map(drop).or_else(|error| tolerate(error, room))?;
+        }
+        let mut version = self.versions[number][page].lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = page * PAGE + 40;
+        let at = number * Self::PAGES + page;
+        let mut bytes = [0; 8];
+        let read = match random.below(3) {
+            2 => object.read(offset, &mut bytes),
+            who => self.processes[who].read(at, 40, &mut bytes),
+        };
+        match read.map(|()| u64::from_le_bytes(bytes)) {
+            Ok(found) if found == *version => {}
+            Ok(found) => return Err(format!("page {page} of object {number} holds {found}, not {version}")),
+            Err(error) => return tolerate(error, room),
+        }
+        let new = (*version + 1).to_le_bytes();
+        let written = match random.below(3) {
+            2 => object.write(offset, &new),
+            who => self.processes[who].write(at, 40, &new),
+        };
+        match written {
+            Ok(()) => *version += 1,
+            Err(error) => return tolerate(error, room),
+        }
+        Ok(())
+    }
+
+    /// Looks at everything once more, also at what the file has on its disk.
+    fn check(&self) {
+        self.objects[1].sync().unwrap();
+        let disk = self.objects[1].on_disk();
+        for (number, versions) in self.versions.iter().enumerate() {
+            for (page, version) in versions.iter().enumerate() {
+                let version = *version.lock().unwrap_or_else(PoisonError::into_inner);
+                for process in &self.processes {
+                    assert_eq!(
+                        load(process, number * Self::PAGES + page),
+                        Ok(version),
+                        "{number}, page {page}"
+                    );
+                }
+                if number == 1 {
+                    let word = &disk[page * PAGE + 40..][..8];
+                    assert_eq!(word, version.to_le_bytes(), "page {page} on the disk");
+                }
+            }
+        }
+    }
+}
+
 fn load(process: &Process, page: usize) -> Result<u64, FaultError> {
     let mut bytes = [0; 8];
     process.read(page, 40, &mut bytes)?;
@@ -194,6 +280,7 @@ fn machine(choice: Choice, room: Room) -> Result<Machine, BuildError> {
         .node(NodeSpec::private(MemoryClass::FAR, 256).features(fenced))
         .node(NodeSpec::compressed(128, 384))
         .node(NodeSpec::private(MemoryClass::HBM, 256).features(Features::USER_NUMA | Features::HOTUNPLUG))
+        .swap(512)
         .faults(choice)
         .build()
 }
@@ -204,6 +291,7 @@ struct World<'m> {
     nodes: [NodeId; NODES],
     shared: Shared<'m>,
     crowd: Crowd,
+    commons: Commons,
     room: Room,
     stop: AtomicBool,
     /// How many steps each role did.
@@ -216,6 +304,7 @@ impl World<'_> {
         let [near, other, far, fenced, compressed, device] = self.nodes;
         match role {
             Role::Toucher if random.below(4) == 0 => self.crowd.touch(random, self.room)?,
+            Role::Sharer => self.commons.touch(random, self.room)?,
             Role::Forker => {
                 self.fork_the_crowd(random)?;
                 self.family(random)?;
@@ -489,6 +578,7 @@ fn soak(choice: Choice, room: Room, length: Duration) {
         machine: &machine,
         nodes,
         crowd: Crowd { process, versions },
+        commons: Commons::new(&machine, nodes[0]),
         shared: Shared { memory: &memory, words: (0..memory.pages()).map(|_| Mutex::default()).collect() },
         room,
         stop: AtomicBool::new(false),
@@ -560,6 +650,7 @@ fn soak(choice: Choice, room: Room, length: Duration) {
             "page {page} of the crowd, {choice:?}, seed {seed}"
         );
     }
+    world.commons.check();
     machine.audit().unwrap();
     let counters = machine.counters();
     let steps: Vec<_> = ROLES
