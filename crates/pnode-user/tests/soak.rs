@@ -3,7 +3,7 @@
 //! and a swap file under all of it.
 //!
 //! `PNODE_SOAK_SECONDS=60 cargo test --release -p pnode-user --test soak -- --nocapture` is the long run (so long on each
-//! backend, roomy and tight); without the variable each takes a second.
+//! backend, roomy and tight); without the variable each takes half a second.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -681,7 +681,7 @@ fn left_behind() -> [usize; 2] {
 #[test]
 fn nothing_is_lost_whatever_32_threads_do() {
     let seconds =
-        std::env::var("PNODE_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(1.0);
+        std::env::var("PNODE_SOAK_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(0.5);
     for choice in [Choice::Signal, Choice::Userfaultfd, Choice::UserfaultfdEvents] {
         for room in [Room::Roomy, Room::Tight] {
             let before = left_behind();
