@@ -10,6 +10,7 @@
 //! | `region` | their page tables: serving faults, moving pages |
 //! | `common`, `object` | pages that several page tables hold: of a fork; of shared memory and files |
 //! | `swap` | the swap file |
+//! | `lent` | which frames callers hold |
 //! | `frames`, `around` | where the frame of a page comes from; bringing several pages at once |
 //! | `reclaim` | demotion and promotion, by hand and when memory runs out |
 //! | `heap` | heaps on a node |
@@ -22,6 +23,7 @@ mod compressed;
 mod counters;
 mod frames;
 mod heap;
+mod lent;
 mod mapping;
 mod object;
 mod picture;
@@ -34,13 +36,12 @@ mod swap;
 mod unplug;
 
 use core::fmt;
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pnode_core::policy::{FaultCounters, FaultCounts};
 use pnode_core::{
-    AllocError, BoxedStorage, Denied, Distances, Frame, FreeError, Grant, NodeId, NodeState, Nodes, Order,
-    PageSize, Pfn, Reason, Request,
+    AllocError, BoxedStorage, Denied, Distances, Frame, FreeError, Grant, NodeId, NodeState, Nodes, PageSize,
+    Pfn, Reason, Request,
 };
 
 use crate::arena::Arena;
@@ -125,11 +126,6 @@ struct Shared {
     fault_around: usize,
     sites: Vec<Site>,
     nodes: &'static Registry,
-    /// The blocks that callers hold, by their first frame and length.
-    ///
-    /// A frame of another registry looks like one of ours; only what is here may be read, written or given back by a
-    /// caller, so that nobody reaches the frames of a mapping or of a store.
-    lent: RwLock<HashSet<(Pfn, Order)>>,
     regions: Mutex<Regions>,
     benches: Mutex<compressed::Benches>,
     arena: Arena,
@@ -196,8 +192,7 @@ impl Machine {
     ///
     /// [`FreeError`], by [`Nodes::free`]; [`FreeError::NotAllocated`] for a block that this machine has not handed out.
     pub fn free(&self, frame: Frame) -> Result<(), FreeError> {
-        let block = (frame.pfn(), frame.order());
-        if !self.shared.lent.write().unwrap_or_else(PoisonError::into_inner).remove(&block) {
+        if !self.shared.site(frame.node()).is_some_and(|site| site.lent.take_back(&frame)) {
             return Err(FreeError::NotAllocated { pfn: frame.pfn() });
         }
         self.shared.nodes.free(frame)
@@ -362,7 +357,6 @@ impl Shared {
             fault_around,
             sites,
             nodes,
-            lent: RwLock::default(),
             regions: Mutex::default(),
             benches: Mutex::default(),
             arena,
@@ -382,7 +376,9 @@ impl Shared {
     /// Notes that a block is a caller's from here on.
     fn lend(&self, take: impl FnOnce() -> Result<Frame, AllocError>) -> Result<Frame, AllocError> {
         let frame = take()?;
-        self.lent.write().unwrap_or_else(PoisonError::into_inner).insert((frame.pfn(), frame.order()));
+        if let Some(site) = self.site(frame.node()) {
+            site.lent.lend(&frame);
+        }
         Ok(frame)
     }
 
@@ -406,9 +402,7 @@ impl Shared {
         bytes: usize,
         mut copy: impl FnMut(&crate::backing::Backing, u64, usize, core::ops::Range<usize>) -> bool,
     ) -> bool {
-        // Until the last byte is copied, so that the block does not become somebody else's meanwhile.
-        let lent = self.lent.read().unwrap_or_else(PoisonError::into_inner);
-        if !lent.contains(&(frame.pfn(), frame.order())) {
+        if !self.site(frame.node()).is_some_and(|site| site.lent.has(frame)) {
             return false;
         }
         let Some((site, first)) = self.locate(frame.pfn()) else { return false };
