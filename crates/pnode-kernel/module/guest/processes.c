@@ -2,7 +2,7 @@
 /*
  * /dev/pnodeN as a process sees it, as KTAP on standard output.
  *
- * usage: processes DEVICE PCI_ADDRESS   runs the cases
+ * usage: processes DEVICE DRIVER NAME   runs the cases; the device has this name for the driver in this folder of sysfs
  *        processes DEVICE               leaves a mark in each of 64 pages, for the machine outside to find in the
  *                                       device's memory
  */
@@ -28,7 +28,7 @@
 #define PAGE 4096ul
 #define PAGES 64ul
 
-static const char *device, *pci_address;
+static const char *device, *driver, *name;
 static const char *why;
 
 /* A case that fails says why and returns false. */
@@ -431,6 +431,15 @@ static bool what_cannot_move_stays(void)
 	return true;
 }
 
+/* Unbinds the device from its driver, or binds it again. */
+static bool plug(const char *what)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", driver, what);
+	return write_to(path, name);
+}
+
 static bool unplugging_takes_the_pages(void)
 {
 	int fd = open(device, O_RDWR);
@@ -445,7 +454,7 @@ static bool unplugging_takes_the_pages(void)
 	for (unsigned long p = 0; p < PAGES; p++)
 		sign(memory, p, 1);
 	CHECK(move(fd, PNODE_IOC_MOVE_IN, memory, PAGES) == (long)PAGES && on_node(node, memory, PAGES) == PAGES);
-	CHECK(write_to("/sys/bus/pci/drivers/pnode/unbind", pci_address));
+	CHECK(plug("unbind"));
 	CHECK(access(device, F_OK) == -1);
 	/* Anonymous memory is moved away with all that is in it. */
 	CHECK(on_node(node, memory, PAGES) == 0 && move(fd, PNODE_IOC_MOVE_IN, memory, PAGES) == -1 && errno == ENODEV);
@@ -454,7 +463,7 @@ static bool unplugging_takes_the_pages(void)
 	munmap(memory, PAGES * PAGE);
 	CHECK(!touch(pages, 1) && !touch(pages + (PAGES - 1) * PAGE, 1));
 	CHECK(ioctl(fd, PNODE_IOC_QUERY, &answer) == -1 && errno == ENODEV);
-	CHECK(write_to("/sys/bus/pci/drivers/pnode/bind", pci_address));
+	CHECK(plug("bind"));
 	CHECK(!touch(pages, 1));
 	munmap(pages, PAGES * PAGE);
 	close(fd);
@@ -522,8 +531,8 @@ static bool unplugging_under_load(void)
 			usleep(1000);
 		shared->stop = time(NULL) >= deadline;
 		CHECK(!shared->stop);
-		CHECK(write_to("/sys/bus/pci/drivers/pnode/unbind", pci_address));
-		CHECK(write_to("/sys/bus/pci/drivers/pnode/bind", pci_address));
+		CHECK(plug("unbind"));
+		CHECK(plug("bind"));
 	}
 	shared->stop = 1;
 	for (int i = 0; i < 2; i++)
@@ -578,7 +587,10 @@ int main(int argc, char **argv)
 	device = argv[1];
 	if (argc == 2)
 		return leave_marks();
-	pci_address = argv[2];
+	if (argc != 4)
+		return 2;
+	driver = argv[2];
+	name = argv[3];
 	signal(SIGBUS, bus_error);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("KTAP version 1\n1..%d\n", count);

@@ -13,6 +13,14 @@
 #include "pnode_linux.h"
 #include "pnode_module.h"
 
+static bool selftest;
+module_param(selftest, bool, 0444);
+MODULE_PARM_DESC(selftest, "Test each device's memory before its node is registered, with a KTAP report in the log");
+
+unsigned int pnode_features;
+module_param_named(features, pnode_features, uint, 0444);
+MODULE_PARM_DESC(features, "Doors that are open on every node, as bits of pnode.h (default 0: closed to all but the owner)");
+
 /* Node 0 stands for the kernel's own memory. */
 #define PNODE_FIRST_ID 1
 #define PNODE_NODES 64
@@ -52,6 +60,14 @@ static int pnode_state_show(struct seq_file *seq, void *unused)
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(pnode_state);
+
+/* Tests the frames of a device that is about to become a node, if that was asked for. */
+int pnode_device_test(struct device *dev, const struct pnode_range *range)
+{
+	int rc = selftest ? pnode_selftest(range) : 0;
+
+	return rc ? dev_err_probe(dev, rc, "the self-test failed\n") : 0;
+}
 
 struct pnode_device *pnode_device_add_pages(struct device *parent, const struct pnode_range *range, u32 class,
 					    u32 features, struct pnode_pages *pages)

@@ -15,16 +15,26 @@ static int __init pnode_init(void)
 	rc = pnode_devices_init();
 	if (rc)
 		return rc;
+	rc = pnode_claims_init();
+	if (rc)
+		goto err_devices;
 	rc = pci_register_driver(&pnode_pci_driver);
 	if (rc)
-		pnode_devices_exit();
+		goto err_claims;
+	return 0;
+
+err_claims:
+	pnode_claims_exit();
+err_devices:
+	pnode_devices_exit();
 	return rc;
 }
 
 static void __exit pnode_exit(void)
 {
-	/* Unbinds every function, which takes its node away. */
+	/* Both unbind their devices, which takes the nodes away. */
 	pci_unregister_driver(&pnode_pci_driver);
+	pnode_claims_exit();
 	pnode_devices_exit();
 }
 

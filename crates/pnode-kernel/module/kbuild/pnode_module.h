@@ -34,6 +34,13 @@ void pnode_pages_evict(struct device *dev, struct pnode_pages *pages);
 struct pnode_device *pnode_device_add_pages(struct device *parent, const struct pnode_range *range, u32 class,
 					    u32 features, struct pnode_pages *pages);
 
+/* What the parameters say about every device. */
+extern unsigned int pnode_features;
+int pnode_device_test(struct device *dev, const struct pnode_range *range);
+
+int pnode_claims_init(void);
+void pnode_claims_exit(void);
+
 int pnode_devices_init(void);
 void pnode_devices_exit(void);
 

@@ -19,14 +19,6 @@
 #include "pnode_linux.h"
 #include "pnode_module.h"
 
-static bool selftest;
-module_param(selftest, bool, 0444);
-MODULE_PARM_DESC(selftest, "Test each device's memory before its node is registered, with a KTAP report in the log");
-
-static unsigned int features;
-module_param(features, uint, 0444);
-MODULE_PARM_DESC(features, "Doors that are open on every node, as bits of pnode.h (default 0: closed to all but the owner)");
-
 struct pnode_pci {
 	struct pnode_pages pages;
 	struct pnode_range range;
@@ -82,13 +74,11 @@ static int pnode_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (rc)
 		return rc;
 
-	if (selftest) {
-		rc = pnode_selftest(&device->range);
-		if (rc)
-			return dev_err_probe(&pdev->dev, rc, "the self-test failed\n");
-	}
+	rc = pnode_device_test(&pdev->dev, &device->range);
+	if (rc)
+		return rc;
 
-	device->node = pnode_device_add_pages(&pdev->dev, &device->range, PNODE_CLASS_DEVICE_BUFFER, features,
+	device->node = pnode_device_add_pages(&pdev->dev, &device->range, PNODE_CLASS_DEVICE_BUFFER, pnode_features,
 					      device->has_pages ? &device->pages : NULL);
 	if (IS_ERR(device->node))
 		return dev_err_probe(&pdev->dev, PTR_ERR(device->node), "no node can be registered\n");
