@@ -1,4 +1,4 @@
-//! Operation streams against the naive model that the crate's own tests use.
+//! Operation streams, of all operations on blocks, runs and ranges, against the naive model that the crate's own tests use.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -29,7 +29,12 @@ fuzz_target!(|bytes: &[u8]| {
         let (what, argument) = (op[0], op[1]);
         let order = what >> 4;
         let migrate = MigrateType::ALL[usize::from(argument) % 3];
-        match what & 7 {
+        // Some frames from where the argument says.
+        let some = {
+            let at = u64::from(argument) * frames / 256;
+            range((start + at, (1 + u64::from(order) * u64::from(order) * 5).min(frames - at)))
+        };
+        match what & 15 {
             0..=2 => blocks.extend(step(&zone, &mut model, Op::Alloc { order, migrate }).map(|pfn| (pfn, order))),
             3 => {
                 let pfn = (start + u64::from(argument) * frames / 256) & !((1 << order) - 1);
@@ -38,6 +43,35 @@ fuzz_target!(|bytes: &[u8]| {
             4..=6 if !blocks.is_empty() => {
                 let (pfn, order) = blocks.swap_remove(usize::from(argument) % blocks.len());
                 step(&zone, &mut model, Op::Free { pfn, order });
+            }
+            8..=10 => {
+                // The areas that these frames touch, cut to the zone.
+                let first = (some.start().get() & !(Zone::AREA_FRAMES - 1)).max(start);
+                let end = (some.end().get().next_multiple_of(Zone::AREA_FRAMES)).min(start + frames);
+                let listed = model.isolated.iter().chain(&model.offline).nth(usize::from(argument) % 8).copied();
+                let range = listed.unwrap_or(some);
+                let op = match what & 15 {
+                    8 if order == 15 => Op::Isolate { range: some },
+                    8 => Op::Isolate { range: FrameRange::new(Pfn::new(first), end - first).unwrap() },
+                    9 => Op::Offline { range },
+                    _ => Op::Reopen { range },
+                };
+                step(&zone, &mut model, op);
+            }
+            11..=14 => {
+                let op = match what & 15 {
+                    11 => Op::Run {
+                        frames: u64::from(argument % 90),
+                        align: order % 6,
+                        from: if order > 8 { some.start().get() } else { 0 },
+                        below: if order > 11 { some.end().get() + 50 } else { u64::MAX },
+                    },
+                    12 => Op::TakeRange { range: some, migrate },
+                    13 => Op::FreeRange { range: some },
+                    _ => Op::Bulk { frames: usize::from(argument), migrate },
+                };
+                step(&zone, &mut model, op);
+                blocks = model.blocks();
             }
             _ => {
                 let pfn = start + u64::from(argument) * frames / 256;

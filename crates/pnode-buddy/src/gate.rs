@@ -19,6 +19,13 @@ pub(crate) struct Gate(AtomicU64);
 #[derive(Clone, Copy)]
 pub(crate) struct Seen(u64);
 
+#[cfg(all(test, not(loom)))]
+impl Seen {
+    pub(crate) fn raw(self) -> u64 {
+        self.0
+    }
+}
+
 impl Gate {
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(0))

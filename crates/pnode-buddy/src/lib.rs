@@ -122,6 +122,8 @@ mod owned;
 mod recover;
 mod run;
 mod search;
+#[cfg(all(test, not(loom)))]
+mod sharing_tests;
 mod shelf;
 mod stats;
 mod table;

@@ -18,7 +18,7 @@ impl Line {
     /// A line of zeros: all free.
     pub const ZERO: Self = Self([0; Self::WORDS]);
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn words_mut(&mut self) -> &mut [u64; Self::WORDS] {
         &mut self.0
     }

@@ -290,7 +290,7 @@ impl<'m> Zone<'m> {
 }
 
 /// Crashes that tests ask for: at the n-th access to the metadata.
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(crate) mod crash {
     extern crate std;
 
