@@ -75,6 +75,11 @@
 //! is what each frame is, one word decides about it, and everything else is derived again. What was under way is on one
 //! side or the other. The module docs of `recover` say which.
 //!
+//! # Known zeros
+//!
+//! [`Zeroed`] remembers, on further lines of the caller, which frames are known to be zero, so that a host that scrubs
+//! ahead of time, or whose device does, need not zero them again. The zone's own paths know nothing of it.
+//!
 //! # Per CPU
 //!
 //! [`Cpu`] with [`Keep::Frames`] *owns* words of one area for each type and is the only one that writes them, with plain
@@ -131,6 +136,7 @@ mod table;
 mod view;
 mod walk;
 mod word;
+mod zeroed;
 mod zone;
 
 pub use audit::AuditError;
@@ -139,9 +145,10 @@ pub use cpu::{Cpu, Keep};
 pub use error::{AllocAtError, ZoneError};
 pub use geometry::Geometry;
 pub use isolate::{IsolateError, OfflineError, RangeUse, ReopenError};
-pub use map::Occupancy;
+pub use map::{Occupancy, Svg};
 pub use metadata::{Line, Metadata};
 pub use recover::RecoverError;
 pub use run::{FreeRangeError, Run, RunError};
 pub use stats::{FreeCounts, Stats};
+pub use zeroed::{Contents, MarkError, Zeroed};
 pub use zone::Zone;

@@ -51,6 +51,22 @@ impl Stats {
             .sum();
         1000 - (u128::from(usable) * 1000 / u128::from(self.free_frames)) as u64
     }
+
+    /// Why a request of `order` fails, in thousandths: towards 0 because too little is free, towards 1000 because what is
+    /// free lies in too many pieces; `None` if it need not fail, because a block that large is free.
+    ///
+    /// The fragmentation index of Linux (`mm/vmstat.c`): compaction helps the latter, not the former.
+    pub fn fragmentation_index(&self, order: Order) -> Option<u64> {
+        if self.largest_free().is_some_and(|largest| largest >= order) {
+            return None;
+        }
+        let blocks: u64 = self.free_blocks.iter().sum();
+        if blocks == 0 {
+            return Some(0);
+        }
+        let wanted = self.free_frames.saturating_mul(1000) / order.frames();
+        Some(1000u64.saturating_sub((1000 + wanted) / blocks))
+    }
 }
 
 impl Zone<'_> {
@@ -101,5 +117,41 @@ impl Zone<'_> {
         for (class, frames) in (0..).zip(free) {
             self.counts().set(class, frames);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(order: u8) -> Order {
+        Order::new(order).unwrap()
+    }
+
+    /// What is free is so many pieces of one size.
+    fn free(pieces: u64, size: u8) -> Stats {
+        let mut free_blocks = [0; Order::COUNT];
+        free_blocks[size as usize] = pieces;
+        let free_frames = pieces << size;
+        Stats {
+            free_blocks,
+            allocated_blocks: [0; Order::COUNT],
+            free_frames,
+            cached_frames: 0,
+            absent_frames: 0,
+        }
+    }
+
+    #[test]
+    fn the_index_tells_pieces_from_shortage() {
+        let none = free(0, 0);
+        assert_eq!(none.fragmentation_index(order(3)), Some(0));
+        assert_eq!(free(1, 0).fragmentation_index(order(9)), Some(0), "one frame: a shortage");
+        assert_eq!(free(2, 9).fragmentation_index(order(9)), None);
+        // Frames enough for 64 blocks of order 9, all of them single.
+        let pieces = free(1 << 15, 0);
+        assert_eq!(pieces.fragmentation_index(order(9)), Some(1000 - 65_000 / (1 << 15)));
+        assert_eq!((pieces.unusable_for(order(9)), pieces.unusable_for(order(0))), (1000, 0));
+        assert_eq!((none.unusable_for(order(0)), pieces.largest_free()), (1000, Some(order(0))));
     }
 }
