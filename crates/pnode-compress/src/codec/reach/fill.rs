@@ -206,3 +206,43 @@ fn copy_exact(page: &mut [u8], end: usize, distance: usize, stop: usize) {
         at += step;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every distance up to past the longest step, at the start of a page, in its middle and up to its very end.
+    #[test]
+    fn matches_are_copied_as_byte_by_byte() {
+        const PAGE: usize = 160;
+        let mut before = [0u8; PAGE];
+        before.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * 167 + 13) as u8);
+        for distance in 1..=70 {
+            for end in [distance, distance + 1, distance + 7, 83] {
+                for stop in end + 1..=PAGE {
+                    let (mut page, mut expected) = (before, before);
+                    copy_match(&mut page, end, distance, stop);
+                    if distance <= end {
+                        (end..stop).for_each(|i| expected[i] = expected[i - distance]);
+                        assert_eq!(page[..stop], expected[..stop], "{distance} {end} {stop}");
+                        let untouched = PAGE.min(stop + OVERSHOOT);
+                        assert_eq!(page[untouched..], before[untouched..], "{distance} {end} {stop}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_match_changes_nothing() {
+        let mut page = [7u8; 64];
+        page[0] = 1;
+        let before = page;
+        for (end, distance, stop) in
+            [(8, 0, 16), (8, 9, 16), (8, 4, 8), (16, 4, 8), (0, 1, 4), (60, usize::MAX, 64)]
+        {
+            copy_match(&mut page, end, distance, stop);
+            assert_eq!(page, before, "{end} {distance} {stop}");
+        }
+    }
+}

@@ -38,3 +38,28 @@ macro_rules! store {
 }
 
 pub(in crate::codec) use {load, store};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every length of a slice against every offset, and offsets whose end does not fit a number.
+    #[test]
+    fn only_what_lies_in_the_slice_is_accessed() {
+        let memory: [u8; 24] = core::array::from_fn(|i| i as u8 + 1);
+        for len in 0..=memory.len() {
+            for at in (0..=len + 9).chain([usize::MAX - 8, usize::MAX - 7, usize::MAX]) {
+                let inside = at.checked_add(8).is_some_and(|end| end <= len);
+                let expected = if inside { core::array::from_fn(|i| (at + i) as u8 + 1) } else { [0; 8] };
+                assert_eq!(bytes_at::<8>(&memory[..len], at), expected, "{len} {at}");
+
+                let (mut changed, mut expected) = (memory, memory);
+                put_at(&mut changed[..len], at, [0xEE; 8]);
+                if inside {
+                    expected[at..at + 8].fill(0xEE);
+                }
+                assert_eq!(changed, expected, "{len} {at}");
+            }
+        }
+    }
+}
