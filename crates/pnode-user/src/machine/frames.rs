@@ -67,6 +67,18 @@ impl Region {
         }
     }
 
+    /// The frame for page `page`, whose bytes are elsewhere now.
+    pub(super) fn frame_again(&self, page: usize, standing: Standing) -> Result<Frame, FaultError> {
+        match self.first_frame(page, standing) {
+            // A driver's page that was moved off its node, and then to swap: it was in ordinary memory when it went, and
+            // its bytes must not wait for a node that may never come back.
+            Err(FaultError::Denied(_)) if matches!(self.placement, Placement::Owner(_)) => {
+                self.ordinary_frame()
+            }
+            taken => taken,
+        }
+    }
+
     /// Exactly this frame for `page`, if the policy would take a frame of its node first.
     pub(super) fn exactly(&self, page: usize, pfn: Pfn) -> Option<Frame> {
         if self.is_governed(page) {

@@ -242,6 +242,26 @@ mod tests {
     use crate::NodeSpec;
 
     #[test]
+    fn a_drivers_page_that_was_swapped_does_not_wait_for_its_node() {
+        let device =
+            NodeSpec::private(pnode_core::MemoryClass::HBM, 16).features(pnode_core::Features::HOTUNPLUG);
+        let machine = Machine::builder().node(NodeSpec::ordinary(32)).node(device).swap(64).build().unwrap();
+        let device = machine.node(1).unwrap();
+        let memory = machine.map_at(8, Placement::Owner(device)).unwrap();
+        let bytes = machine.page().bytes();
+        (0..8).for_each(|page| memory.write(page * bytes, &[page as u8 + 1]).unwrap());
+        machine.unplug(device).unwrap();
+        machine.age();
+        assert_eq!(machine.reclaim(8), 8);
+        assert!((0..8).all(|page| memory.place(page) == Place::Swapped));
+        for page in 0..8 {
+            let mut byte = [0];
+            memory.read(page * bytes, &mut byte).unwrap();
+            assert_eq!(byte, [page as u8 + 1]);
+        }
+    }
+
+    #[test]
     fn frames_go_back_when_a_mapping_ends_whoever_looks_through_the_mappings() {
         let machine = Machine::builder()
             .node(NodeSpec::ordinary(64))

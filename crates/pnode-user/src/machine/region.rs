@@ -140,7 +140,7 @@ impl Region {
             // Served above.
             State::Common(_) => {}
             State::Swapped(ref slot) => {
-                let frame = self.first_frame(page, standing)?;
+                let frame = self.frame_again(page, standing)?;
                 let filled = self.shared.swap_in(slot, &frame);
                 let mapped = if filled { self.map(page, &frame) } else { Err(FaultError::NotMapped) };
                 self.settle_mapped(cell, frame, mapped)?;
