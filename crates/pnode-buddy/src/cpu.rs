@@ -73,6 +73,8 @@ pub struct Cpu<'z, 'm> {
     wait: [u8; CLASSES],
     /// The word that served last, by type; the last entry is no type's.
     near: [usize; CLASSES + 1],
+    /// What it served: for another order, another hole may be a better place.
+    near_order: [u8; CLASSES + 1],
     /// The node that served last, by level.
     near_node: [usize; TOP + 1],
     /// What was freed last, by level.
@@ -90,6 +92,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
             shelf: if keep == Keep::Frames { Shelf::new(zone) } else { Shelf::NONE },
             wait: [0; CLASSES],
             near: [usize::MAX; CLASSES + 1],
+            near_order: [0; CLASSES + 1],
             near_node: [usize::MAX; TOP + 1],
             recent: [Recent::NONE; TOP + 1],
             delta: [0; UNCLAIMED as usize + 1],
@@ -352,7 +355,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
             return self.alloc_large(order, migrate);
         }
         let near = self.near[migrate as usize];
-        if near != usize::MAX {
+        if near != usize::MAX && self.near_order[migrate as usize] == order.get() {
             if let Some(offset) = zone.alloc_in_word(near, order.get()) {
                 let pfn = Pfn::new(zone.word_pfn(near) + u64::from(offset));
                 zone.admit(pfn, order)?;
@@ -387,6 +390,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
     fn alloc_anywhere(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
         let (pfn, class) = self.search(order, migrate)?;
         self.near[migrate as usize] = self.zone.word_index(pfn.get());
+        self.near_order[migrate as usize] = order.get();
         self.count(class, -(order.frames() as i64));
         Ok(pfn)
     }
