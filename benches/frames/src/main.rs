@@ -1,4 +1,5 @@
-//! One command, one table: `cargo run --release [-- --quick] [--json FILE]` in `benches/frames`.
+//! One command, one table: `cargo run --release [-- --quick] [--json FILE]` in `benches/frames`. With `--large`, a zone of
+//! 64 GiB, half of it freed at random, instead of the tables of 1 GiB.
 //!
 //! Times are the best of several interleaved rounds; compare rows of one run, never runs. `--count PEER WORK OPS` does
 //! one piece of work and nothing else, for callgrind; `counts.sh` prints instructions and locked operations from two
@@ -18,30 +19,69 @@ struct Row {
     cells: Vec<Option<(f64, f64)>>,
 }
 
-fn round<P: Peer>(rows: &mut Vec<Row>, frames: u64, quick: bool) {
+fn round<P: Peer>(rows: &mut Vec<Row>, works: &[Work], frames: u64, quick: bool) {
     if !rows.iter().any(|row| row.name == P::NAME) {
-        rows.push(Row { name: P::NAME, cells: vec![None; Work::ALL.len()] });
+        rows.push(Row { name: P::NAME, cells: vec![None; works.len()] });
     }
     let Some(row) = rows.iter_mut().find(|row| row.name == P::NAME) else { return };
-    for (cell, work) in row.cells.iter_mut().zip(Work::ALL).filter(|(_, work)| work.suits::<P>()) {
-        let ops = if quick { 20_000 } else { 250_000 };
+    for (cell, work) in row.cells.iter_mut().zip(works).filter(|(_, work)| work.suits::<P>()) {
+        let ops = match (quick, frames) {
+            (true, _) => 20_000,
+            (false, ..0x100_0000) => 250_000,
+            // Half of what there is, so that the pool is as full as a pool in use.
+            (false, _) if matches!(work, Work::FreeRandom0 | Work::Alloc0Half) => frames / 2,
+            (false, _) => 250_000,
+        };
         let (nanos, ops, failed) = work.run::<P>(frames, ops, 7);
         let now = (nanos / ops as f64, failed as f64 * 100.0 / ops as f64);
         *cell = Some(cell.map_or(now, |best| if now.0 < best.0 { now } else { best }));
     }
 }
 
-fn each(rows: &mut Vec<Row>, frames: u64, quick: bool) {
-    round::<Nothing>(rows, frames, quick);
-    round::<OwnedFloor>(rows, frames, quick);
-    round::<SharedFloor>(rows, frames, quick);
-    round::<Caching>(rows, frames, quick);
-    round::<Counting>(rows, frames, quick);
-    round::<Shared>(rows, frames, quick);
-    round::<SummaryPeer>(rows, frames, quick);
-    round::<DepotPeer>(rows, frames, quick);
-    round::<BuddySystem>(rows, frames, quick);
-    round::<Bitmap>(rows, frames, quick);
+fn each(rows: &mut Vec<Row>, works: &[Work], frames: u64, quick: bool) {
+    round::<Nothing>(rows, works, frames, quick);
+    round::<OwnedFloor>(rows, works, frames, quick);
+    round::<SharedFloor>(rows, works, frames, quick);
+    round::<Caching>(rows, works, frames, quick);
+    round::<Counting>(rows, works, frames, quick);
+    round::<Shared>(rows, works, frames, quick);
+    round::<SummaryPeer>(rows, works, frames, quick);
+    round::<DepotPeer>(rows, works, frames, quick);
+    round::<BuddySystem>(rows, works, frames, quick);
+    round::<Bitmap>(rows, works, frames, quick);
+}
+
+/// A zone of 64 GiB; without those that take minutes for it.
+fn large() {
+    let mut rows = Vec::new();
+    let frames = 1 << 24;
+    for _ in 0..2 {
+        round::<SharedFloor>(&mut rows, &[Work::FreeRandom0, Work::Alloc0Half], frames, false);
+        round::<Caching>(&mut rows, &Work::LARGE, frames, false);
+        round::<Counting>(&mut rows, &Work::LARGE, frames, false);
+        round::<SummaryPeer>(&mut rows, &Work::LARGE, frames, false);
+        round::<DepotPeer>(&mut rows, &Work::LARGE, frames, false);
+    }
+    print_times(&rows, &Work::LARGE);
+}
+
+fn print_times(rows: &[Row], works: &[Work]) {
+    print!("\n{:26}", "ns an operation (best)");
+    works.iter().for_each(|work| print!("{:>14}", work.name()));
+    println!();
+    for row in rows {
+        print!("{:26}", row.name);
+        for cell in &row.cells {
+            match cell {
+                Some((nanos, failed)) if *failed >= 0.05 => {
+                    print!("{:>14}", format!("{nanos:.1} ({failed:.1}%)"))
+                }
+                Some((nanos, _)) => print!("{nanos:>14.1}"),
+                None => print!("{:>14}", "-"),
+            }
+        }
+        println!();
+    }
 }
 
 fn count<P: Peer>(name: &str, work: &str, ops: u64) {
@@ -80,6 +120,9 @@ fn main() {
             return;
         }
     }
+    if arguments.iter().any(|argument| argument == "--large") {
+        return large();
+    }
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let json_path =
         arguments.iter().position(|argument| argument == "--json").map(|at| arguments[at + 1].clone());
@@ -98,28 +141,17 @@ fn main() {
 
     let mut rows = Vec::new();
     for _ in 0..if quick { 2 } else { 7 } {
-        each(&mut rows, frames, quick);
+        each(&mut rows, &Work::ALL, frames, quick);
     }
-    print!("\n{:26}", "ns an operation (best)");
-    Work::ALL.iter().for_each(|work| print!("{:>14}", work.name()));
-    println!();
+    print_times(&rows, &Work::ALL);
     let mut json = String::from("{\n  \"ns\": {\n");
     for row in &rows {
-        print!("{:26}", row.name);
         let _ = write!(json, "    {:?}: {{", row.name);
         for (cell, work) in row.cells.iter().zip(Work::ALL) {
-            match cell {
-                Some((nanos, failed)) if *failed >= 0.05 => {
-                    print!("{:>14}", format!("{nanos:.1} ({failed:.1}%)"))
-                }
-                Some((nanos, _)) => print!("{nanos:>14.1}"),
-                None => print!("{:>14}", "-"),
-            }
             if let Some((nanos, failed)) = cell {
                 let _ = write!(json, "{:?}: [{nanos:.2}, {failed:.2}], ", work.name());
             }
         }
-        println!();
         json.truncate(json.trim_end_matches([',', ' ']).len());
         json.push_str("},\n");
     }

@@ -103,26 +103,37 @@ impl Peer for Caching {
     }
 }
 
-struct Pool(NonNull<u8>, std::alloc::Layout);
+unsafe extern "C" {
+    fn mmap(at: *mut u8, length: usize, protection: i32, flags: i32, file: i32, offset: i64) -> *mut u8;
+    fn munmap(at: *mut u8, length: usize) -> i32;
+}
+/// Reading and writing; private, without a file, and without a promise of memory: a pool may be larger than the machine.
+const PROTECTION: i32 = 1 | 2;
+const FLAGS: i32 = 0x02 | 0x20 | 0x4000;
+const ALIGN: usize = 4 << 20;
+
+/// Address space, of which a peer touches what it keeps its books in.
+struct Pool(NonNull<u8>, usize);
 // SAFETY: the pool is plain memory.
 unsafe impl Sync for Pool {}
 // SAFETY: as above.
 unsafe impl Send for Pool {}
 impl Pool {
     fn new(bytes: usize) -> Self {
-        let layout = std::alloc::Layout::from_size_align(bytes, 4 << 20).expect("a layout");
-        // SAFETY: the layout is not empty.
-        let memory = unsafe { std::alloc::alloc(layout) };
-        Self(NonNull::new(memory).expect("memory for the pool"), layout)
+        let bytes = bytes + ALIGN;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let at = unsafe { mmap(std::ptr::null_mut(), bytes, PROTECTION, FLAGS, -1, 0) };
+        assert!(at.addr() != usize::MAX, "address space for the pool");
+        Self(NonNull::new(at).expect("no mapping at zero"), bytes)
     }
     fn address(&self) -> usize {
-        self.0.as_ptr().expose_provenance()
+        self.0.as_ptr().expose_provenance().next_multiple_of(ALIGN)
     }
 }
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout.
-        unsafe { std::alloc::dealloc(self.0.as_ptr(), self.1) }
+        // SAFETY: the mapping is ours and nobody uses it any more.
+        unsafe { munmap(self.0.as_ptr(), self.1) };
     }
 }
 

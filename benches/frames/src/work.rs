@@ -47,10 +47,12 @@ pub enum Work {
     Pair10,
     Geometric90,
     Uniform99,
+    Refused0,
+    Refused1,
 }
 
 impl Work {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Alloc0,
         Self::FreeRandom0,
         Self::Pair0,
@@ -60,7 +62,11 @@ impl Work {
         Self::Pair10,
         Self::Geometric90,
         Self::Uniform99,
+        Self::Refused0,
+        Self::Refused1,
     ];
+    /// What is measured in a zone of 64 GiB.
+    pub const LARGE: [Self; 4] = [Self::FreeRandom0, Self::Alloc0Half, Self::Refused0, Self::Refused1];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -73,11 +79,14 @@ impl Work {
             Self::Pair10 => "o10 pair",
             Self::Geometric90 => "mix geo 90%",
             Self::Uniform99 => "mix uni 99%",
+            Self::Refused0 => "o0 refused",
+            Self::Refused1 => "o1 refused",
         }
     }
 
     fn most(self) -> u8 {
         match self {
+            Self::Refused1 => 1,
             Self::Pair3 => 3,
             Self::Pair9 => 9,
             Self::Pair10 | Self::Geometric90 | Self::Uniform99 => 10,
@@ -118,6 +127,19 @@ impl Work {
                 let began = Instant::now();
                 let failed = (0..count).filter(|_| black_box(alloc(&mut cpu, 0)).is_none()).count();
                 (began.elapsed().as_nanos() as f64, count, failed as u64)
+            }
+            // Nothing is free, or every second frame.
+            Self::Refused0 | Self::Refused1 => {
+                let held: Vec<u64> = (0..frames).map_while(|_| alloc(&mut cpu, 0)).collect();
+                if self == Self::Refused1 {
+                    held.iter().filter(|pfn| *pfn % 2 == 1).for_each(|pfn| free(&mut cpu, *pfn, 0));
+                }
+                let order = self.most();
+                while alloc(&mut cpu, order).is_some() {}
+                let began = Instant::now();
+                let got = (0..ops).filter(|_| black_box(alloc(&mut cpu, order)).is_some()).count();
+                assert_eq!(got, 0, "{}: an allocation that was refused succeeds", P::NAME);
+                (began.elapsed().as_nanos() as f64, ops, 0)
             }
             Self::Pair0 | Self::Pair3 | Self::Pair9 | Self::Pair10 => {
                 let order = self.most();

@@ -10,6 +10,8 @@ use pnode_core::sync::Ordering::{AcqRel, Acquire};
 use crate::metadata::Words;
 
 const MAX_LEVELS: usize = 7;
+/// How many words of members may consist of exceptions before a search gives up.
+const EXCEPTIONS: u32 = 17;
 
 /// The shape of all bitmaps of one size: where each level starts, leaves first.
 #[derive(Clone, Copy, Debug)]
@@ -118,11 +120,20 @@ impl Bitmap<'_> {
         }
     }
 
-    /// The lowest member at or above `from` that is not in `except`.
+    /// Whether there is no member, as a search would find.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        // Acquire pairs with the Release in `insert`.
+        self.words.at(self.place(self.shape.levels - 1, 0)).load(Acquire) == 0
+    }
+
+    /// The lowest member at or above `from` that is not in `except`. With an exception, only the first few words that have
+    /// members are looked at: the summaries do not tell these apart, and a search must not depend on the size of the set.
     #[inline]
     pub(crate) fn next(&self, from: usize, except: Option<&Self>) -> Option<usize> {
         let shape = self.shape;
         let mut level = 0;
+        let mut patience = EXCEPTIONS;
         let mut from = from;
         loop {
             // Look in the rest of one word of `level`.
@@ -133,6 +144,10 @@ impl Bitmap<'_> {
             let mut bits = self.words.at(self.place(level, from / 64)).load(Acquire);
             if level == 0 {
                 if let Some(except) = except {
+                    patience -= 1;
+                    if patience == 0 {
+                        return None;
+                    }
                     bits &= !except.words.at(except.place(0, from / 64)).load(Acquire);
                 }
             }

@@ -52,6 +52,9 @@ impl Zone<'_> {
         mut visit: impl FnMut(usize) -> Option<T>,
     ) -> Option<T> {
         let map = self.map(level, class, need);
+        if map.is_empty() {
+            return None;
+        }
         let larger = (need < advert::HALF).then(|| self.map(level, class, need + 1));
         for except in [larger.as_ref(), None] {
             let mut from = 0;
