@@ -19,8 +19,13 @@ pub(crate) struct Gate(AtomicU64);
 #[derive(Clone, Copy)]
 pub(crate) struct Seen(u64);
 
-#[cfg(all(test, not(loom)))]
 impl Seen {
+    /// The same after a move of the searcher's own, begun and finished since.
+    pub(crate) fn after_own(self) -> Self {
+        Self(self.0.wrapping_add(MOVED))
+    }
+
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn raw(self) -> u64 {
         self.0
     }

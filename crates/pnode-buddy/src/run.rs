@@ -13,6 +13,7 @@ use pnode_core::sync::spin_loop;
 use pnode_core::{FrameRange, FreeError, MigrateType, Order, Pfn};
 
 use crate::error::AllocAtError;
+use crate::gate::Seen;
 use crate::table::Part;
 use crate::walk::{Use, split_into_blocks};
 use crate::zone::Zone;
@@ -144,6 +145,16 @@ impl Zone<'_> {
     ///
     /// [`AllocAtError`] for the first block that could not be taken, and nothing has changed.
     pub fn alloc_range(&self, range: FrameRange, migrate: MigrateType) -> Result<(), AllocAtError> {
+        self.take_range(range, migrate, &mut None)
+    }
+
+    /// [`Zone::alloc_range`]; tells `seen` of the move that giving back is.
+    fn take_range(
+        &self,
+        range: FrameRange,
+        migrate: MigrateType,
+        seen: &mut Option<Seen>,
+    ) -> Result<(), AllocAtError> {
         if !self.span().contains_range(range) {
             return Err(AllocAtError::OutOfZone { pfn: range.start() });
         }
@@ -167,6 +178,7 @@ impl Zone<'_> {
             ControlFlow::Continue(())
         });
         self.gate.leave();
+        *seen = seen.map(Seen::after_own);
         Err(error)
     }
 
@@ -195,10 +207,10 @@ impl Zone<'_> {
             if self.is_shut() {
                 return Err(RunError::Closed);
             }
-            let seen = self.gate.look();
-            match self.first_run(run, window) {
+            let mut seen = Some(self.gate.look());
+            match self.first_run(run, window, &mut seen) {
                 Ok(found) => return Ok(found),
-                Err(false) if self.gate.still(seen) => {
+                Err(false) if seen.is_some_and(|seen| self.gate.still(seen)) => {
                     return Err(RunError::Exhausted { frames: run.frames });
                 }
                 Err(_) => spin_loop(),
@@ -266,11 +278,11 @@ impl Zone<'_> {
     }
 
     /// The lowest run in the window that can be taken; `Err(true)` if a candidate was in motion.
-    fn first_run(&self, run: Run, window: FrameRange) -> Result<FrameRange, bool> {
+    fn first_run(&self, run: Run, window: FrameRange, seen: &mut Option<Seen>) -> Result<FrameRange, bool> {
         let mut from = window.start();
         let mut busy = false;
         while let Some(found) = self.next_run(run, from, window.end()) {
-            let at = match self.alloc_range(found, run.migrate) {
+            let at = match self.take_range(found, run.migrate, seen) {
                 Ok(()) => return Ok(found),
                 Err(AllocAtError::Isolated { pfn }) => {
                     // Nothing before the end of that range will do.

@@ -293,3 +293,44 @@ fn ranges_leave_and_return_under_load() {
     assert_eq!((stats.free_frames, stats.absent_frames), (9000, 0));
     assert!(offlined > 0, "nothing went offline");
 }
+
+/// All histories of `depth` operations, runs and ranges among them, on a zone of two areas' ends.
+fn enumerate(depth: u32, prefix: &mut Vec<Op>, runs: &mut u64) {
+    let (zone, mut model) = zone(510, 6, &[]);
+    for op in prefix.iter() {
+        step(&zone, &mut model, *op);
+    }
+    compare(&zone, &model);
+    *runs += 1;
+    if depth == 0 {
+        return;
+    }
+    let migrate = MOVABLE;
+    let mut ops = vec![
+        Op::Alloc { order: 0, migrate },
+        Op::Alloc { order: 1, migrate },
+        Op::Run { frames: 3, align: 0, from: 0, below: u64::MAX },
+        Op::Bulk { frames: 2, migrate },
+        Op::TakeRange { range: range(511, 2), migrate },
+        Op::FreeRange { range: range(511, 2) },
+    ];
+    for range in [range(510, 2), range(512, 4), range(510, 6)] {
+        ops.extend([Op::Isolate { range }, Op::Offline { range }, Op::Reopen { range }]);
+    }
+    let blocks = model.blocks();
+    ops.extend(
+        blocks.first().iter().chain(&blocks.last()).map(|(pfn, order)| Op::Free { pfn: *pfn, order: *order }),
+    );
+    for op in ops {
+        prefix.push(op);
+        enumerate(depth - 1, prefix, runs);
+        prefix.pop();
+    }
+}
+
+#[test]
+fn every_short_history_of_runs_and_ranges_is_right() {
+    let mut runs = 0;
+    enumerate(4, &mut Vec::new(), &mut runs);
+    assert!(runs > 50_000, "{runs}");
+}

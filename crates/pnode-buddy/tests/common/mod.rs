@@ -83,12 +83,14 @@ impl Model {
     }
 
     pub(crate) fn reopen(&mut self, range: FrameRange) -> Result<(), ReopenError> {
-        let known = self.isolated.contains(&range) || self.offline.contains(&range);
+        if !self.isolated.contains(&range) && !self.offline.contains(&range) {
+            return Err(ReopenError::NotIsolated { range });
+        }
         self.isolated.retain(|isolated| *isolated != range);
         self.offline.retain(|offline| *offline != range);
         self.change(range, Slot::Withheld, Slot::Free);
         self.change(range, Slot::Offline, Slot::Free);
-        if known { Ok(()) } else { Err(ReopenError::NotIsolated { range }) }
+        Ok(())
     }
 
     fn at(&self, pfn: u64) -> Slot {
