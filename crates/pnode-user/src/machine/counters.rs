@@ -58,6 +58,8 @@ counters! {
     demotion_refused: "demotions refused",
     /// Pages that a write moved back to ordinary memory.
     promoted: "pages promoted by a write",
+    /// Hot pages that were moved back to ordinary memory in the background.
+    promoted_hot: "hot pages promoted",
     /// Pages that were written to the swap file.
     swapped_out: "pages swapped out",
     /// Pages that were read from the swap file.

@@ -14,10 +14,12 @@
 //! | `frames`, `around` | where the frame of a page comes from; bringing several pages at once |
 //! | `reclaim` | demotion and promotion, by hand and when memory runs out |
 //! | `heap` | heaps on a node |
+//! | `background` | keeping memory free and promoting hot pages, by hand or by a thread |
 //! | `unplug` | taking a node away while it is in use |
 //! | `counters`, `picture` | what can be read back |
 
 mod around;
+mod background;
 mod common;
 mod compressed;
 mod counters;
@@ -50,6 +52,7 @@ use region::Region;
 use site::Site;
 use swap::Swap;
 
+pub use background::{Background, KeepFree};
 pub use compressed::{CompressedError, CompressedUse};
 pub use counters::Counters;
 pub use heap::{MachineHeap, NodeFrames};
