@@ -31,6 +31,10 @@ type Memory = Mapped<OnBacking<Grant<'static, Zone>>>;
 type Handler<'h> = cram::Handler<'h, 'static, Worker<'h, 'static, Memory, SpinLock>>;
 
 /// A compressed node at work.
+///
+/// # Invariants
+///
+/// - **Z1** `_arena` is dropped last, and only `service` holds references into it, which never leave.
 pub(super) struct Compressed {
     node: NodeId,
     frames: FrameRange,
@@ -39,6 +43,8 @@ pub(super) struct Compressed {
     /// `None` once the node is unplugged.
     service: RwLock<Option<Service>>,
     window: Mutex<Window>,
+    /// The metadata of the store and of the service.
+    _arena: Arena,
 }
 
 struct Service {
@@ -97,7 +103,9 @@ pub(super) struct Benches {
 
 impl Compressed {
     /// Compressed RAM on the frames of `site` for up to `advertised` pages.
-    pub(super) fn new(site: &Site, arena: &Arena, advertised: u64) -> Result<Self, CompressedError> {
+    pub(super) fn new(site: &Site, advertised: u64) -> Result<Self, CompressedError> {
+        // First, so that on an error it is dropped last.
+        let arena = Arena::new();
         let page = site.backing.page();
         let advertised = u32::try_from(advertised).ok().filter(|pages| *pages > 0);
         let advertised = advertised.ok_or(CompressedError::Advertised)?;
@@ -109,13 +117,13 @@ impl Compressed {
         let blocks = u32::try_from(blocks).map_err(|_| CompressedError::Advertised)?;
         let config = Config::new(advertised, blocks).page(page).block(block);
         let words = |count: usize| -> Vec<_> { (0..count).map(|_| AtomicU64::new(0)).collect() };
-        let store_words = keep(arena, words(config.words().map_err(CompressedError::Store)?));
+        let store_words = keep(&arena, words(config.words().map_err(CompressedError::Store)?));
         let shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new()).collect();
         let memory = site.owner_grant().map_err(CompressedError::Grant)?;
         let memory = OnBacking::mapped(memory, &site.backing, site.frames);
         let store =
-            Store::new(config, memory, store_words, keep(arena, shards)).map_err(CompressedError::Store)?;
-        let cram = Cram::new(advertised, Curve::DEFAULT, keep(arena, words(Cram::words(advertised))))
+            Store::new(config, memory, store_words, keep(&arena, shards)).map_err(CompressedError::Store)?;
+        let cram = Cram::new(advertised, Curve::DEFAULT, keep(&arena, words(Cram::words(advertised))))
             .map_err(|_| CompressedError::Advertised)?;
         let window = Window::new(site.owner_grant().map_err(CompressedError::Grant)?, window)?;
         Ok(Self {
@@ -125,6 +133,7 @@ impl Compressed {
             advertised,
             service: RwLock::new(Some(Service { cram, store })),
             window: Mutex::new(window),
+            _arena: arena,
         })
     }
 
@@ -387,6 +396,28 @@ mod tests {
     use pnode_core::{MemoryClass, Order};
 
     #[test]
+    fn the_metadata_of_a_node_ends_with_its_life() {
+        let machine = Machine::builder()
+            .node(NodeSpec::ordinary(64))
+            .node(NodeSpec::compressed(64, 128))
+            .build()
+            .unwrap();
+        let [dram, node] = [0, 1].map(|number| machine.node(number).unwrap());
+        let memory = machine.map(8, dram).unwrap();
+        for round in 0..3u8 {
+            memory.write(0, &[round; 100]).unwrap();
+            assert_eq!(memory.demote(0..1, node).unwrap().pages, 1);
+            let service = Arc::downgrade(&machine.shared.site(node).unwrap().compressed().unwrap());
+            machine.unplug(node).unwrap();
+            assert!(service.upgrade().is_none(), "round {round}");
+            machine.plug(node).unwrap();
+            let mut bytes = [0xff; 100];
+            memory.read(0, &mut bytes).unwrap();
+            assert_eq!(bytes, [round; 100]);
+        }
+    }
+
+    #[test]
     fn a_service_that_finds_too_few_frames_keeps_none() {
         // The window of a node of 48 frames has 3.
         let machine =
@@ -395,7 +426,7 @@ mod tests {
         let grant = machine.owner_grant(node).unwrap();
         let taken: Vec<_> = (0..46).map(|_| grant.alloc(Request::page()).unwrap()).collect();
         let shared = &machine.shared;
-        let refused = Compressed::new(shared.site(node).unwrap(), &shared.arena, 96).err();
+        let refused = Compressed::new(shared.site(node).unwrap(), 96).err();
         assert_eq!(refused, Some(CompressedError::Window(AllocError::NoMemory { order: Order::ZERO })));
         assert_eq!(machine.free_frames(node), 2);
         taken.into_iter().for_each(|frame| machine.free(frame).unwrap());

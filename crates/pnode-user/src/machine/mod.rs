@@ -116,7 +116,7 @@ pub struct Machine {
 ///
 /// # Invariants
 ///
-/// - **S1** `arena` is dropped last, and only `sites` and `nodes` hold references into it; neither leaves the crate.
+/// - **S1** `_arena` is dropped last, and only `sites` and `nodes` hold references into it; neither leaves the crate.
 struct Shared {
     counters: counters::Live,
     /// Faults whose page a policy placed.
@@ -131,7 +131,7 @@ struct Shared {
     nodes: &'static Registry,
     regions: Mutex<Regions>,
     benches: Mutex<compressed::Benches>,
-    arena: Arena,
+    _arena: Arena,
 }
 
 /// All mappings, and where the search for cold pages goes on.
@@ -347,9 +347,9 @@ impl Shared {
             let (node, frames) = spec::frames_of(index, spec.frames)?;
             let zone = Zone::boxed(frames, &[]).map_err(|error| BuildError::Zone { node, error })?;
             let zone = keep(&arena, zone);
-            sites.push(Site::new(page, node, frames, zone, nodes, &arena, spec)?);
+            sites.push(Site::new(page, node, frames, zone, nodes, spec)?);
         }
-        // INVARIANT: S1: `arena` is the last field, and the other two are private and lend no `'static` reference.
+        // INVARIANT: S1: `_arena` is the last field, and the other two are private and lend no `'static` reference.
         Ok(Self {
             counters: Default::default(),
             faults_by_policy: FaultCounters::new(),
@@ -362,7 +362,7 @@ impl Shared {
             nodes,
             regions: Mutex::default(),
             benches: Mutex::default(),
-            arena,
+            _arena: arena,
         })
     }
 
@@ -427,10 +427,11 @@ impl Shared {
     }
 }
 
-/// Keeps `value` for the life of a [`Shared`] that is being made.
+/// Keeps `value` for the life of a [`Shared`] or of a compressed node that is being made.
 #[allow(unsafe_code)]
 fn keep<T: Send + 'static>(arena: &Arena, value: T) -> &'static mut T {
-    // SAFETY: by S1 the references that the machine keeps end before the arena does: fields are dropped in the order
-    // of their declaration. On an error in `Shared::new` the arena is dropped last too: it is declared first there.
+    // SAFETY: by S1, and by Z1 for a compressed node, the references end before the arena does: fields are dropped in the
+    // order of their declaration. On an error in `Shared::new` or `Compressed::new` the arena is dropped last too: it is
+    // declared first there.
     unsafe { arena.keep(value) }
 }

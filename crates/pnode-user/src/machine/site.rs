@@ -16,7 +16,6 @@ use super::lent::Lent;
 use super::mapping::Placement;
 use super::spec::{BuildError, Kind, NodeSpec};
 use super::{Machine, Registry, Zone};
-use crate::arena::Arena;
 use crate::backing::Backing;
 
 /// One node of a machine.
@@ -74,7 +73,6 @@ impl Site {
         frames: FrameRange,
         zone: &'static Zone,
         nodes: &'static Registry,
-        arena: &Arena,
         spec: &NodeSpec,
     ) -> Result<Self, BuildError> {
         let backing =
@@ -97,17 +95,17 @@ impl Site {
             life: AtomicU32::new(0),
             changing: Mutex::new(()),
         };
-        site.start(arena)?;
+        site.start()?;
         Ok(site)
     }
 
     /// Brings the memory online, and the service that the node may have.
-    fn start(&self, arena: &Arena) -> Result<(), BuildError> {
+    fn start(&self) -> Result<(), BuildError> {
         let node = self.node;
         self.with_handle(|handle| handle.online(self.zone)).map_err(BuildError::Online)?;
         if let Kind::Compressed { advertised, .. } = self.kind {
-            let compressed = Compressed::new(self, arena, advertised)
-                .map_err(|error| BuildError::Compressed { node, error })?;
+            let compressed =
+                Compressed::new(self, advertised).map_err(|error| BuildError::Compressed { node, error })?;
             *self.compressed.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(compressed));
         }
         self.life.fetch_add(1, Ordering::Release);
@@ -119,13 +117,13 @@ impl Site {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims the node again after it was unplugged. What it needs is kept in the arena anew each time.
-    pub(super) fn plug(&self, nodes: &'static Registry, arena: &Arena) -> Result<(), BuildError> {
+    /// Claims the node again after it was unplugged.
+    pub(super) fn plug(&self, nodes: &'static Registry) -> Result<(), BuildError> {
         let _changing = self.changing();
         let mut holder = self.holder.write().unwrap_or_else(PoisonError::into_inner);
         *holder = Holder::claim(nodes, self.node, self.class, self.kind)?;
         drop(holder);
-        self.start(arena).inspect_err(|_| self.withdraw())
+        self.start().inspect_err(|_| self.withdraw())
     }
 
     /// Gives up a node that was claimed and did not start.
@@ -211,8 +209,12 @@ impl Site {
         self.life() % 2 == 0
     }
 
+    /// The service that the node had is closed by now, and goes with all its metadata.
     pub(super) fn set_unplugged(&self) {
+        let service = self.compressed.write().unwrap_or_else(PoisonError::into_inner).take();
         self.life.fetch_add(1, Ordering::Release);
+        // Not while it is locked, for it is large.
+        drop(service);
     }
 
     pub(super) fn free_frames(&self) -> u64 {

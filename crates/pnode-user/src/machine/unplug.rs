@@ -98,7 +98,7 @@ impl Machine {
     /// somebody took frames of it before its set-up failed: then it is draining, and [`Machine::unplug`] takes it away.
     pub fn plug(&self, node: NodeId) -> Result<(), BuildError> {
         let site = self.shared.site(node).ok_or(BuildError::Register(RegisterError::Unknown { node }))?;
-        site.plug(self.shared.nodes, &self.shared.arena)?;
+        site.plug(self.shared.nodes)?;
         self.shared.rebind_policies();
         Ok(())
     }
