@@ -71,8 +71,10 @@ impl Region {
     pub(super) fn frame_again(&self, page: usize, standing: Standing) -> Result<Frame, FaultError> {
         match self.first_frame(page, standing) {
             // A driver's page that was moved off its node, and then to swap: it was in ordinary memory when it went, and
-            // its bytes must not wait for a node that may never come back.
-            Err(FaultError::Denied(_)) if matches!(self.placement, Placement::Owner(_)) => {
+            // its bytes must not wait for a node that may never come back, or may be full then.
+            Err(FaultError::Denied(_) | FaultError::NoFrame(_))
+                if matches!(self.placement, Placement::Owner(_)) =>
+            {
                 self.ordinary_frame()
             }
             taken => taken,

@@ -238,6 +238,8 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
+    use core::ops::Range;
+
     use super::*;
     use crate::NodeSpec;
 
@@ -254,11 +256,20 @@ mod tests {
         machine.age();
         assert_eq!(machine.reclaim(8), 8);
         assert!((0..8).all(|page| memory.place(page) == Place::Swapped));
-        for page in 0..8 {
-            let mut byte = [0];
-            memory.read(page * bytes, &mut byte).unwrap();
-            assert_eq!(byte, [page as u8 + 1]);
-        }
+        let check = |pages: Range<usize>| {
+            for page in pages {
+                let mut byte = [0];
+                memory.read(page * bytes, &mut byte).unwrap();
+                assert_eq!(byte, [page as u8 + 1]);
+            }
+        };
+        check(0..4);
+        // The node comes back, and is full.
+        machine.plug(device).unwrap();
+        let grant = machine.owner_grant(device).unwrap();
+        let taken: Vec<_> = (0..16).map(|_| grant.alloc(Request::page()).unwrap()).collect();
+        check(4..8);
+        taken.into_iter().for_each(|frame| machine.free(frame).unwrap());
     }
 
     #[test]
