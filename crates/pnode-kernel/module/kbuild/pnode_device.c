@@ -12,6 +12,7 @@
 #include "pnode.h"
 #include "pnode_linux.h"
 #include "pnode_module.h"
+#include "pnode_trace.h"
 
 static bool selftest;
 module_param(selftest, bool, 0444);
@@ -29,6 +30,8 @@ struct pnode_device {
 	struct device *parent;
 	u32 id;
 	struct pnode_node *node;
+	u64 first_pfn;
+	u64 frames;
 	struct pnode_chardev *chardev;
 	/* NULL if the frames have no struct pages. */
 	struct pnode_pages *pages;
@@ -80,6 +83,8 @@ struct pnode_device *pnode_device_add_pages(struct device *parent, const struct 
 		return ERR_PTR(-ENOMEM);
 	device->parent = parent;
 	device->pages = pages;
+	device->first_pfn = range->first_pfn;
+	device->frames = range->frames;
 
 	rc = ida_alloc_range(&pnode_ids, PNODE_FIRST_ID, PNODE_NODES - 1, GFP_KERNEL);
 	if (rc < 0)
@@ -104,6 +109,7 @@ struct pnode_device *pnode_device_add_pages(struct device *parent, const struct 
 
 	snprintf(name, sizeof(name), "node%u", device->id);
 	device->debugfs = debugfs_create_file(name, 0400, pnode_debugfs, device, &pnode_state_fops);
+	trace_pnode_node(device->id, range->first_pfn, range->frames, true);
 	dev_info(parent, "private node %u: %llu frames from pfn %#llx\n", device->id, range->frames, range->first_pfn);
 	return device;
 
@@ -145,6 +151,7 @@ void pnode_device_remove(struct pnode_device *device)
 		msleep(20);
 	}
 	WARN_ON(rc);
+	trace_pnode_node(device->id, device->first_pfn, device->frames, false);
 	ida_free(&pnode_ids, device->id);
 	kfree(device);
 }

@@ -23,6 +23,7 @@
 
 #include "pnode.h"
 #include "pnode_module.h"
+#include "pnode_trace.h"
 
 /* Bytes of objects that a call of the shrinker moves for each page that it is asked for. */
 #define PNODE_DISK_MOVED (4 * PAGE_SIZE)
@@ -113,6 +114,7 @@ static int pnode_disk_transfer(struct pnode_disk *disk, struct bio *bio)
 			rc = pnode_disk_save(disk, slot, part.bv_page);
 		else
 			rc = pnode_disk_load(disk, slot, part.bv_page);
+		trace_pnode_disk(disk->gendisk->disk_name, slot, write, rc);
 		if (rc)
 			return rc;
 		if (!write)
@@ -220,6 +222,7 @@ static unsigned long pnode_disk_scan(struct shrinker *shrinker, struct shrink_co
 	if (pnode_store_compact(disk->store, control->nr_to_scan * PNODE_DISK_MOVED, &freed))
 		return SHRINK_STOP;
 	atomic64_add(freed, &disk->shrunk);
+	trace_pnode_shrink(disk->gendisk->disk_name, freed);
 	return 0;
 }
 

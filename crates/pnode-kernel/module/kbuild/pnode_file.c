@@ -26,6 +26,7 @@
 
 #include "pnode.h"
 #include "pnode_module.h"
+#include "pnode_trace.h"
 #include "pnode_uapi.h"
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
@@ -171,12 +172,15 @@ static vm_fault_t pnode_file_fault(struct vm_fault *vmf)
 {
 	struct pnode_file *file = vmf->vma->vm_file->private_data;
 	vm_fault_t result = VM_FAULT_SIGBUS;
-	u64 pfn;
+	u64 pfn = 0;
+	int rc;
 
 	mutex_lock(&file->lock);
-	if (file->grant && !pnode_file_page(file, vmf->pgoff, &pfn))
+	rc = file->grant ? pnode_file_page(file, vmf->pgoff, &pfn) : -ENODEV;
+	if (!rc)
 		result = vmf_insert_pfn(vmf->vma, vmf->address, pfn);
 	mutex_unlock(&file->lock);
+	trace_pnode_fault(file->dev->id, vmf->pgoff, pfn, rc);
 	return result;
 }
 
@@ -286,6 +290,7 @@ static int pnode_file_move(struct pnode_file *file, struct pnode_move __user *us
 	down_read(&dev->pages_lock);
 	rc = dev->pages ? pnode_pages_move(dev->pages, move.address, end, to_node, &move.moved) : -ENODEV;
 	up_read(&dev->pages_lock);
+	trace_pnode_move(dev->id, move.address, move.bytes, to_node, rc == -ENODEV ? 0 : move.moved, rc);
 	/* What had moved before an error is told, too. */
 	if (rc != -ENODEV && copy_to_user(user, &move, sizeof(move)))
 		return -EFAULT;

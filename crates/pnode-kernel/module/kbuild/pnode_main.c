@@ -7,6 +7,9 @@
 #include "pnode_host.h"
 #include "pnode_module.h"
 
+#define CREATE_TRACE_POINTS
+#include "pnode_trace.h"
+
 static int __init pnode_init(void)
 {
 	int rc;
