@@ -52,6 +52,7 @@
 
 mod audit;
 mod batch;
+mod bins;
 mod checksum;
 mod compact;
 mod entry;
