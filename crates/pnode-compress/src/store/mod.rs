@@ -85,7 +85,6 @@ use entry::{Entry, Kind};
 use pool::{Claim, New, Pool};
 use shape::Shape;
 use shard::{Growth, Limit};
-use worker::Ready;
 
 /// The number of a page in a store, 0 to one below [`Config`]'s slots.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -316,12 +315,6 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
                 part.fetch_add(more, Ordering::Relaxed);
             }
         }
-    }
-
-    /// Puts what a worker has written into its slot.
-    fn publish(&self, home: usize, ready: Ready) -> Result<Stored, StoreError> {
-        let (slot, stored) = (ready.slot(), ready.stored());
-        self.put(home, slot, ready.into_new()).map(|()| stored)
     }
 
     /// Puts `new` into a slot and frees what it held.

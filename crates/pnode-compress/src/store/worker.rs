@@ -42,28 +42,6 @@ impl Stored {
     }
 }
 
-/// A page that was written to the pool, and that its slot does not hold yet.
-#[must_use = "the room of a page that is not published is lost"]
-pub(super) struct Ready {
-    slot: Slot,
-    new: New,
-    stored: Stored,
-}
-
-impl Ready {
-    pub(super) fn slot(&self) -> Slot {
-        self.slot
-    }
-
-    pub(super) fn stored(&self) -> Stored {
-        self.stored
-    }
-
-    pub(super) fn into_new(self) -> New {
-        self.new
-    }
-}
-
 /// Why there is no such worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -130,24 +108,6 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
     ///
     /// [`StoreError`]; the slot then holds what it held.
     pub fn store(&mut self, slot: Slot, page: &[u8]) -> Result<Stored, StoreError> {
-        let ready = self.encode(slot, page)?;
-        self.store.publish(self.home, ready)
-    }
-
-    /// Keeps a page that was encoded elsewhere: by a device, or by this store before it was written back.
-    ///
-    /// The bytes are not decoded here. If they are no encoding of a page, loading the page says so.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; the slot then holds what it held.
-    pub fn store_encoded(&mut self, slot: Slot, tag: Tag, object: &[u8]) -> Result<Stored, StoreError> {
-        let ready = self.take(slot, tag, object)?;
-        self.store.publish(self.home, ready)
-    }
-
-    /// Encodes a page and writes it to the pool, for `slot`.
-    pub(super) fn encode(&mut self, slot: Slot, page: &[u8]) -> Result<Ready, StoreError> {
         let size = self.store.page_size();
         if slot.get() >= self.store.slots() {
             return Err(StoreError::NoSlot { slot });
@@ -159,34 +119,43 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
         // Without room for a raw page, one that does not compress is copied once, from where it is to the pool.
         let room = size.bytes() - 1;
         match codec::encode(page, &mut self.buffer[..room], self.scratch) {
-            Ok(object) => self.write(slot, object.tag(), &self.buffer[..object.len()]),
-            Err(EncodeError::TooLarge { .. }) => self.write(slot, Tag::plain(Codec::Raw), page),
+            Ok(object) => self.put(slot, object.tag(), &self.buffer[..object.len()]),
+            Err(EncodeError::TooLarge { .. }) => self.put(slot, Tag::plain(Codec::Raw), page),
             Err(_) => Err(wrong),
         }
     }
 
-    /// Writes an object to the pool, for `slot`.
-    pub(super) fn take(&self, slot: Slot, tag: Tag, object: &[u8]) -> Result<Ready, StoreError> {
+    /// Keeps a page that was encoded elsewhere: by a device, or by this store before it was written back.
+    ///
+    /// The bytes are not decoded here. If they are no encoding of a page, loading the page says so.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; the slot then holds what it held.
+    pub fn store_encoded(&mut self, slot: Slot, tag: Tag, object: &[u8]) -> Result<Stored, StoreError> {
         if slot.get() >= self.store.slots() {
             return Err(StoreError::NoSlot { slot });
         }
         if object.is_empty() || object.len() > self.store.page_size().bytes() {
             return Err(StoreError::PageLength { bytes: object.len(), page: self.store.page_size() });
         }
-        self.write(slot, tag, object)
+        self.put(slot, tag, object)
     }
 
-    fn write(&self, slot: Slot, tag: Tag, object: &[u8]) -> Result<Ready, StoreError> {
+    /// Keeps an object in `slot`.
+    fn put(&self, slot: Slot, tag: Tag, object: &[u8]) -> Result<Stored, StoreError> {
         let (store, len) = (self.store, object.len());
         if tag.codec() == Codec::Same {
             let word = object.try_into().ok().map(u64::from_ne_bytes);
             if let Some(inline) = word.and_then(Inline::new) {
-                return Ok(Ready { slot, new: New::inline(inline), stored: Stored { tag, len: 0 } });
+                store.put(self.home, slot, New::inline(inline))?;
+                return Ok(Stored { tag, len: 0 });
             }
         }
         let new =
             store.write(self.home, tag, object, Growth::Allowed, 0).ok_or(StoreError::Full { bytes: len })?;
-        Ok(Ready { slot, new, stored: Stored { tag, len } })
+        store.put(self.home, slot, new)?;
+        Ok(Stored { tag, len })
     }
 
     pub(super) fn home(&self) -> usize {
