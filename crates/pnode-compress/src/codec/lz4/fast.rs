@@ -88,25 +88,28 @@ fn last_matches(
     finish(block, &page[taken..])
 }
 
+/// How many bytes the sample of 15 words spans.
+const SAMPLE: usize = 15 * 9 * 8;
+
 /// What multiplies 8 bytes to hash the first 4, 5 or 6 of them: how many is chosen by a sample of words.
 #[inline(always)]
 fn key(page: &[u8]) -> u64 {
     let (mut with_zero, mut short) = (0, 0);
-    // An odd number of words, lest the sample sees one field of records whose size is a power of two.
-    let parts = page.chunks_exact(33 * 8);
-    let fifth = parts.len() / 5;
-    for word in parts.filter_map(|part| part[128..].first_chunk()).map(|bytes| u64::from_le_bytes(*bytes)) {
+    // Near the start, as scattered words of a page that is in no cache would cost more than they tell; and an odd number
+    // of words apart, lest the sample sees one field of records whose size is a power of two.
+    let parts = page.chunks_exact(SAMPLE / 15).take(15);
+    for word in parts.filter_map(|part| part.last_chunk()).map(|bytes| u64::from_le_bytes(*bytes)) {
         let zero_bytes = word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080;
         with_zero += usize::from(zero_bytes != 0);
         short += usize::from(word >> 48 == 0);
     }
-    let bytes = if with_zero < fifth {
+    let bytes = if with_zero < 3 {
         // Text, samples, or noise.
         5
-    } else if with_zero <= 3 * fifth && short <= fifth / 2 {
+    } else if with_zero <= 9 && short <= 1 {
         // Zero bytes, but not above numbers and addresses: machine code.
         4
-    } else if short >= 2 * fifth {
+    } else if short >= 6 {
         // Records of numbers and addresses.
         6
     } else {
