@@ -57,9 +57,10 @@ impl Bound {
 
     /// The bound: the device uses no more than this.
     pub fn bytes(&self) -> u64 {
-        // The base first: with an older one the result is only higher.
+        // The base first: with an older one the result is only higher. Acquire pairs with the Release in `refresh`: every
+        // write that the base takes off as landed is then among those announced.
         let base = self.base.load(Ordering::Acquire);
-        base.wrapping_add(self.announced.load(Ordering::Acquire))
+        base.wrapping_add(self.announced.load(Ordering::Relaxed))
     }
 
     /// Announces a write of at most `bytes`, unless the bound would pass `limit`. Make the write after this.
@@ -68,16 +69,16 @@ impl Bound {
     pub fn announce(&self, bytes: u64, limit: u64) -> Option<Announced<'_>> {
         let mut announced = self.announced.load(Ordering::Relaxed);
         loop {
-            // Any base is true by BD2, an old one only stricter.
+            // Any base is true by BD2, an old one only stricter. Acquire as in `bytes`, for a new one.
             let after = self.base.load(Ordering::Acquire).wrapping_add(announced).checked_add(bytes)?;
             if after > limit {
                 return None;
             }
-            // INVARIANT: BD1. Release pairs with the Acquire in `bytes`.
+            // INVARIANT: BD1. Relaxed: who sees the write that follows, by whatever order, sees this before it.
             match self.announced.compare_exchange_weak(
                 announced,
                 announced.wrapping_add(bytes),
-                Ordering::Release,
+                Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => return Some(Announced { bound: self, bytes }),

@@ -214,7 +214,8 @@ impl<'m> Frames<'m> {
 
     /// The page that is resident in a frame.
     pub(crate) fn resident_at(&self, frame: u32) -> Option<Resident> {
-        let now = self.states.get(frame as usize)?.load(Ordering::Acquire);
+        // Relaxed: whoever uses the page asks for its state again.
+        let now = self.states.get(frame as usize)?.load(Ordering::Relaxed);
         (State::of(now) == State::Resident).then_some(Resident { frame, filling: filling(now) })
     }
 

@@ -296,8 +296,9 @@ impl<'m> Cram<'m> {
     }
 
     fn step(&self, from: Phase, to: Phase) -> Result<(), LifeError> {
+        // Relaxed: what a step must be ordered with, the fences in `close` and `admit` and the count of pages order.
         self.phase
-            .compare_exchange(from as u32, to as u32, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(from as u32, to as u32, Ordering::Relaxed, Ordering::Relaxed)
             .map(|_| ())
             .map_err(|_| LifeError::OutOfOrder { phase: self.phase() })
     }
@@ -412,7 +413,8 @@ impl<'m> Cram<'m> {
             Err(DemoteError::NotOpen { phase })
         };
         page.inspect_err(|_| {
-            self.occupied.fetch_sub(1, Ordering::Release);
+            // Relaxed: nobody touched the medium for this page.
+            self.occupied.fetch_sub(1, Ordering::Relaxed);
         })
     }
 

@@ -153,9 +153,9 @@ impl<'m, P: FrameMemory> Pool<'m, P> {
             return false;
         }
         for word in self.bitmap(block) {
-            // INVARIANT: C1: the block is present, by us, and nobody covers any of it. Release pairs with the Acquire in
-            // `claim`: who claims a granule sees the block's frames.
-            word.store(0, Ordering::Release);
+            // INVARIANT: C1: the block is present, by us, and nobody covers any of it. Relaxed: the lock of the shard is
+            // held here and by whoever claims a granule.
+            word.store(0, Ordering::Relaxed);
         }
         true
     }
