@@ -347,6 +347,27 @@ mod tests {
     }
 
     #[test]
+    fn orders_are_their_numbers() {
+        for (order, number) in Order::all().zip(0..) {
+            assert_eq!((order.get(), Order::new(number), order.frames()), (number, Ok(order), 1 << number));
+        }
+    }
+
+    #[test]
+    fn pages_are_powers_of_two_from_4_to_64_kib() {
+        let sizes = [(4096, 12), (8192, 13), (16_384, 14), (32_768, 15), (65_536, 16)];
+        for (bytes, shift) in sizes {
+            let size = PageSize::from_bytes(bytes).unwrap();
+            assert_eq!((size.bytes(), size.shift()), (bytes, shift));
+            assert_eq!(PageSize::from_bytes(bytes + 1), None);
+            assert_eq!(PageSize::from_bytes(bytes - 1), None);
+        }
+        for bytes in [0, 1, 2048, 12_288, 131_072, usize::MAX, usize::MAX / 2 + 1] {
+            assert_eq!(PageSize::from_bytes(bytes), None, "{bytes}");
+        }
+    }
+
+    #[test]
     fn ranges_refuse_nothing_and_overflow() {
         let last = Pfn::new(u64::MAX);
         assert_eq!(FrameRange::new(last, 0), Err(RangeError::Empty { start: last }));
