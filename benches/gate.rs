@@ -5,8 +5,13 @@
 //! machine they are the only stable figure, and checks them against the limits below. Without valgrind it says so and
 //! checks only that every measured path does what it claims; `cargo bench -- --test` runs that part alone.
 
+#[path = "support/callgrind.rs"]
+mod callgrind;
+
 use std::hint::black_box;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
+
+use callgrind::Count;
 
 use pnode::core::registry::{ListSlot, NodeRecord, NodeSlot, Slots, ZoneSlot};
 use pnode::core::{
@@ -168,39 +173,9 @@ fn give_back(frame: Result<pnode::core::Frame, AllocError>, zone: &Zone) -> bool
     frame.is_ok_and(|frame| zone.free(frame.pfn(), Order::ZERO).is_ok())
 }
 
-/// What callgrind counted for one call.
-#[derive(Clone, Copy, Debug)]
-struct Count {
-    instructions: f64,
-    /// Locked bus accesses: atomic read-modify-writes.
-    atomic_writes: f64,
-}
-
-/// Instructions and atomic writes per repetition of `path`: the difference of a longer and a shorter run.
+/// What `path` costs with `nodes` nodes.
 fn count(path: &str, nodes: u16) -> Result<Count, String> {
-    const SHORT: u32 = 100;
-    const LONG: u32 = 1_100;
-    let [short, long] = [SHORT, LONG].map(|times| counted_run(path, nodes, times));
-    let (short, long) = (short?, long?);
-    let each = |event: usize| (long[event] as f64 - short[event] as f64) / f64::from(LONG - SHORT);
-    Ok(Count { instructions: each(0), atomic_writes: each(1) })
-}
-
-/// The events of one run under callgrind: instructions (Ir) and locked bus accesses (Ge).
-fn counted_run(path: &str, nodes: u16, times: u32) -> Result<Vec<u64>, String> {
-    let this = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--collect-bus=yes", "--callgrind-out-file=/dev/null"])
-        .arg(this)
-        .args(["--repeat", path, &nodes.to_string(), &times.to_string()])
-        .output()
-        .map_err(|error| format!("valgrind does not start: {error}; install it"))?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    text.lines()
-        .find_map(|line| line.split_once("Collected :"))
-        .map(|(_, counts)| counts.split_whitespace().filter_map(|count| count.parse().ok()).collect())
-        .filter(|counts: &Vec<u64>| counts.len() == 2 && output.status.success())
-        .ok_or_else(|| format!("callgrind counted nothing for {path}: {text}"))
+    callgrind::count(&[path, &nodes.to_string()])
 }
 
 /// Prints the counts and says which limits they break.
