@@ -4,6 +4,7 @@
 #   fmt       formatting
 #   test      README's test command: every crate, every doc example
 #   lint      clippy over everything, warnings are errors
+#   structure the rules that no compiler checks: dependencies, rooms for unsafe code, atomics, file sizes
 #   features  each crate with no features and with all of them
 #   msrv      the workspace with the oldest Rust that it promises
 #   nostd     the no_std crates linked without libc and without an allocator, and run
@@ -11,15 +12,23 @@
 #   loom      the models of every atomic protocol
 #   docs      rustdoc, warnings are errors
 #   examples  every example, with its own checks
-#   bench     every bench in smoke mode, and the instruction counts of the gate against their limits
+#   bench     every bench in smoke mode, and the instruction counts of the gate and of the hot paths against their limits
 #   fuzz      every fuzz target, built and run for a few seconds (FUZZ_SECONDS, default 5)
 #   module    pnode.ko built and booted in a stock kernel, with its self-test
+#
+# By name only, for they take long:
+#
+#   weaken    every memory order taken away in turn: the models must notice
+#   mutants   every line of core, buddy and compress changed in turn: the tests must notice
+#   soak      a machine under everything at once, 30 minutes in all (PNODE_SOAK_SECONDS for each of six parts)
+#   package   every crate packed and built from its package
 #
 # A job that needs what this machine does not have says SKIPPED and why, and does not fail.
 set -uo pipefail
 cd "$(dirname "$0")"
 
-JOBS=(fmt test lint features msrv nostd stack loom docs examples bench fuzz module)
+JOBS=(fmt structure test lint features msrv nostd stack loom docs examples bench fuzz module)
+ON_DEMAND=(weaken mutants soak package)
 FUZZ_SECONDS=${FUZZ_SECONDS:-5}
 LOOM_CRATES=(pnode-core pnode-buddy pnode-compress)
 NO_STD_CRATES=(pnode-core pnode-buddy pnode-compress pnode-kernel)
@@ -38,6 +47,8 @@ need() { # command package ...
 }
 
 job_fmt() { cargo fmt --all --check; }
+
+job_structure() { tests/structure; }
 
 job_test() { cargo test --quiet; }
 
@@ -104,9 +115,9 @@ job_examples() {
 
 job_bench() {
   cargo bench --quiet -- --test || return 1
-  # Instruction counts do not depend on the load: the gate's limits are checked here.
+  # Instruction counts do not depend on the load, so their limits are checked here.
   need valgrind valgrind || return 0
-  cargo bench --quiet --bench gate
+  cargo bench --quiet --bench gate && cargo bench --quiet --bench hot
 }
 
 job_fuzz() {
@@ -130,6 +141,21 @@ job_fuzz() {
   done
 }
 
+job_weaken() { cargo run --quiet --release --manifest-path tests/weaken/Cargo.toml; }
+
+job_mutants() {
+  cargo mutants --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-mutants || { skipped "cargo-mutants cannot be installed"; return 0; }
+  local crate
+  for crate in "${LOOM_CRATES[@]}"; do
+    cargo mutants --package "$crate" --test-workspace false --timeout 120 --output "target/mutants/$crate" || return 1
+  done
+}
+
+# The test divides itself into six parts: three backends, with and without room.
+job_soak() { PNODE_SOAK_SECONDS=${PNODE_SOAK_SECONDS:-300} cargo test --quiet --release -p pnode-user --test soak; }
+
+job_package() { cargo package --quiet --workspace --allow-dirty; }
+
 # Runs a script that exits with 77 where it lacks something.
 or_skipped() {
   "$@"
@@ -148,7 +174,7 @@ job_module() { or_skipped crates/pnode-kernel/module/selftest ivshmem small soft
 mkdir -p target
 failed=() summary=()
 for job in "$@"; do
-  case " ${JOBS[*]} " in *" $job "*) ;; *) echo "no job called $job; there are: ${JOBS[*]}" >&2; exit 2 ;; esac
+  case " ${JOBS[*]} ${ON_DEMAND[*]} " in *" $job "*) ;; *) echo "no job called $job; there are: ${JOBS[*]} ${ON_DEMAND[*]}" >&2; exit 2 ;; esac
   echo "== $job"
   SKIP=
   start=$SECONDS
