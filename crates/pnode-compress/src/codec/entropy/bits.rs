@@ -1,6 +1,6 @@
 //! Bit streams, most significant bit first, so that the next bits of a stream index a table as they come.
 
-use crate::codec::lz4::reach::{load, store};
+use crate::codec::reach::{load, store};
 
 /// The bits that [`peek`] gives at the least.
 pub(super) const PEEK: u32 = 57;
@@ -34,7 +34,6 @@ impl<'o> BitWriter<'o> {
         // The bits that wait, at the top of the word; in two steps, since none may wait.
         let word = (self.held << 1) << (63 - (self.count & 63));
         if self.at + 8 <= self.out.len() {
-            // REACH: just tested. What it writes after the whole bytes is written again.
             store!(u64, self.out, self.at, word.swap_bytes());
         } else {
             self.flush_at_end(word);
@@ -67,7 +66,6 @@ impl<'o> BitWriter<'o> {
 pub(super) fn peek(bytes: &[u8], at: usize) -> u64 {
     let Some(last) = bytes.len().checked_sub(8) else { return 0 };
     let byte = (at / 8).min(last);
-    // REACH: `byte <= bytes.len() - 8`.
     let word = load!(u64, bytes, byte).swap_bytes();
     // Past the end the shift wraps, and the bits have no meaning; whoever reads them counts what it used.
     word << ((at - 8 * byte) & 63)

@@ -3,9 +3,8 @@
 use super::bits::{PEEK, peek};
 use super::lengths::{LITERAL_TABLE, MAX_BITS, read_table};
 use super::token::{self, SHAPES, TOKEN_BITS, TOKEN_TABLE};
-use super::{Head, PART};
-use crate::codec::lz4::reach::{load, store};
-use crate::codec::reach::copy_match;
+use super::{Head, PART, STREAMS};
+use crate::codec::reach::{read_lanes, replay};
 use crate::codec::{DecodeError, Fault, Scratch};
 
 /// How many codes one peek covers.
@@ -35,22 +34,22 @@ pub(super) fn decode(object: &[u8], page: &mut [u8], scratch: &mut Scratch) -> R
         let lengths = bytes.first_chunk_mut().ok_or(no_code)?;
         let end = read_table(object, 8 * at, set, lengths, sorted, table).ok_or(no_code)?;
         at = end.div_ceil(8);
-        let streams = [0, 1, 2, 3].map(|stream| {
-            let start = at;
-            at += head.sizes[stream];
-            (start, at)
-        });
+        let mut bounds = [at; STREAMS + 1];
+        for (stream, size) in head.sizes[..STREAMS].iter().enumerate() {
+            at += size;
+            bounds[stream + 1] = at;
+        }
         if at > object.len() {
             return Err(truncated(Head::BYTES));
         }
-        read_literals(object, streams, &mut bytes[..head.literals], table)?;
+        read_literals(object, &bounds, &mut bytes[..head.literals], table)?;
     } else {
         let Some(literals) = object.get(at..at + head.literals) else { return Err(truncated(at)) };
         bytes[..head.literals].copy_from_slice(literals);
         at += head.literals;
     }
-    let middle = at + head.sizes[4];
-    let end = middle + head.sizes[5];
+    let middle = at + head.sizes[STREAMS];
+    let end = middle + head.sizes[STREAMS + 1];
     if end > object.len() {
         return Err(truncated(at.min(object.len())));
     }
@@ -63,8 +62,7 @@ pub(super) fn decode(object: &[u8], page: &mut [u8], scratch: &mut Scratch) -> R
     let count = tokens.len();
     let sequences = &mut table[..4 * count];
     read_sequences(object, end, tokens, head.literals, sequences)?;
-    execute(sequences, &*bytes, page);
-    Ok(())
+    replay(sequences, &*bytes, page).map_err(|fault| DecodeError::new(fault, end))
 }
 
 /// Holds a stream of bits to its bytes: it ends in the last one.
@@ -78,54 +76,33 @@ fn ends(at: usize, (start, end): (usize, usize)) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Decodes the four streams of literals side by side.
+/// Decodes the streams of literals side by side, each between two of the bounds.
 fn read_literals(
     object: &[u8],
-    streams: [(usize, usize); 4],
+    bounds: &[usize; STREAMS + 1],
     literals: &mut [u8],
     table: &[u16; LITERAL_TABLE],
 ) -> Result<(), DecodeError> {
-    let quarter = literals.len() / 4;
-    let mut at = streams.map(|(start, _)| 8 * start);
-    let next = |word: &mut u64| {
-        let entry = table[(*word >> (64 - MAX_BITS)) as usize];
-        *word <<= entry & 63;
-        entry
-    };
-    // While no stream is near the end of the object, one load gives the bits of a batch.
-    let limit = 8 * (object.len() - 8);
-    let mut done = 0;
-    while done + BATCH <= quarter && at.iter().all(|&at| at <= limit) {
-        // REACH: `at <= limit`, just tested.
-        let mut words = at.map(|at| load!(u64, object, at / 8).swap_bytes() << (at % 8));
-        let mut used = [0u32; 4];
-        for i in done..done + BATCH {
-            for stream in 0..4 {
-                let entry = next(&mut words[stream]);
-                // REACH: `i < quarter`, and four quarters lie in the literals.
-                store!(u8, literals, stream * quarter + i, (entry >> 8) as u8);
-                used[stream] += u32::from(entry);
-            }
-        }
-        for (at, used) in at.iter_mut().zip(used) {
-            // The lengths in the lowest bits of each entry add up to 50 at the most.
-            *at += used as usize & 0xFF;
-        }
-        done += BATCH;
+    let share = literals.len() / STREAMS;
+    let mut at = [0; STREAMS];
+    for (at, start) in at.iter_mut().zip(bounds) {
+        *at = 8 * start;
     }
-    for stream in 0..4 {
-        let end = if stream < 3 { (stream + 1) * quarter } else { literals.len() };
-        let mut at = at[stream];
-        for five in literals[stream * quarter + done..end].chunks_mut(BATCH) {
+    let done = read_lanes(object, &mut at, table, literals);
+    for (stream, &at) in at.iter().enumerate() {
+        let end = if stream + 1 < STREAMS { (stream + 1) * share } else { literals.len() };
+        let mut at = at;
+        for five in literals[stream * share + done..end].chunks_mut(BATCH) {
             let (mut word, mut used) = (peek(object, at), 0);
             for literal in five {
-                let entry = next(&mut word);
+                let entry = table[(word >> (64 - MAX_BITS)) as usize];
+                word <<= entry & 63;
                 *literal = (entry >> 8) as u8;
                 used += u32::from(entry);
             }
             at += used as usize & 0xFF;
         }
-        ends(at, streams[stream])?;
+        ends(at, (bounds[stream], bounds[stream + 1]))?;
     }
     Ok(())
 }
@@ -170,9 +147,9 @@ fn read_tokens(
 }
 
 /// Reads the extra bits of the sequences, from byte `start` of the object on, and writes the sequences: their literals,
-/// the length and the distance of their match, and nothing. A last one without a match takes the literals that are left.
+/// the length and the distance of their match, and nothing.
 ///
-/// What it writes is checked: distances lie in the part, and all together the literals are used up and the part full.
+/// All together they use no more than the literals there are, and fill the part with what is left of those.
 fn read_sequences(
     object: &[u8],
     start: usize,
@@ -180,94 +157,31 @@ fn read_sequences(
     literals: usize,
     sequences: &mut [u16],
 ) -> Result<(), DecodeError> {
-    let (mut at, mut taken, mut end, mut last, mut far) = (8 * start, 0, 0, 1, 0);
+    // The literals of all sequences are added up in the lower half of `sum`, the lengths in the upper one.
+    let (mut at, mut sum, mut last) = (8 * start, 0u64, 1);
     for (&token, words) in tokens.iter().zip(sequences.chunks_exact_mut(4)) {
         let shape = &SHAPES[usize::from(token)];
         let word = peek(object, at);
         at += usize::from(shape.bits);
         // In two steps, since there may be no bits.
-        let extra = ((word >> 1) >> (!shape.bits & 63)) as usize;
-        let length = usize::from(shape.least_length) + (extra & usize::from(shape.length_mask));
+        let extra = (word >> 1) >> (!shape.bits & 63);
+        let length = u64::from(shape.least_length) + (extra & u64::from(shape.length_mask));
         let run =
-            usize::from(shape.least_run) + (extra >> (shape.length_bits & 63) & usize::from(shape.run_mask));
-        let coded = ((extra >> (shape.tail_bits & 63)) + 1) << (shape.shift & 63);
-        let repeats = shape.repeats as usize;
-        last = last & repeats | coded & !repeats;
-        taken += run;
-        end += run;
-        // Negative if the distance does not lie in the part.
-        far |= end.wrapping_sub(last) as isize;
-        end += length;
-        let packed = run | length << 16 | last << 32;
-        words.copy_from_slice(&[0, 16, 32, 48].map(|shift| (packed >> shift) as u16));
+            u64::from(shape.least_run) + (extra >> (shape.length_bits & 63) & u64::from(shape.run_mask));
+        let coded = u64::from(shape.least_distance) + (extra >> (shape.tail_bits & 63) << (shape.shift & 63));
+        last = coded | last & shape.repeats as u64;
+        sum += run | length << 32;
+        words.copy_from_slice(&[run as u16, length as u16, last as u16, 0]);
     }
     ends(at, (start, object.len()))?;
-    let full = end.wrapping_add(literals).wrapping_sub(taken);
-    if far >= 0 && taken <= literals && full == PART {
-        return Ok(());
+    let (taken, matched) = (sum as u32 as usize, (sum >> 32) as usize);
+    if taken > literals || literals + matched > PART {
+        return Err(DecodeError::new(Fault::Overrun, start));
     }
-    Err(DecodeError::new(fault_of(sequences, literals), start))
-}
-
-/// What is wrong with sequences of which something is.
-#[cold]
-fn fault_of(sequences: &[u16], literals: usize) -> Fault {
-    let (mut taken, mut end) = (0, 0);
-    for words in sequences.chunks_exact(4) {
-        let [run, length, distance] = [words[0], words[1], words[2]].map(usize::from);
-        (taken, end) = (taken + run, end + run);
-        if distance > end {
-            return Fault::Distance { distance };
-        }
-        end += length;
-        if taken > literals || end > PART {
-            return Fault::Overrun;
-        }
+    if literals + matched < PART {
+        return Err(DecodeError::new(Fault::Short, start));
     }
-    if end + literals - taken > PART { Fault::Overrun } else { Fault::Short }
-}
-
-/// Executes sequences that [`read_sequences`] has checked, with the literals at the start of `bytes`.
-#[inline(never)]
-fn execute(sequences: &[u16], bytes: &[u8; PART], page: &mut [u8; PART]) {
-    // X1: `taken <= end`, as each sequence adds as much to both and its match to `end`.
-    let (mut taken, mut end) = (0, 0);
-    for words in sequences.chunks_exact(4) {
-        let [run, length, distance] = [words[0], words[1], words[2]].map(usize::from);
-        let begin = end + run;
-        let stop = begin + length;
-        if stop + OVERSHOOT <= PART {
-            // REACH: by X1 both end by `begin + 16`, and so does each later step.
-            store!(u128, page, end, load!(u128, bytes, taken));
-            if run > 16 {
-                let mut done = 16;
-                while done < run {
-                    // REACH: as above.
-                    store!(u128, page, end + done, load!(u128, bytes, taken + done));
-                    done += 16;
-                }
-            }
-            if (distance >= 8) & (length <= 16) & (distance <= begin) {
-                let from = begin - distance;
-                // REACH: these end by `begin + 16`, and the loads lie before their stores.
-                store!(u64, page, begin, load!(u64, page, from));
-                store!(u64, page, begin + 8, load!(u64, page, from + 8));
-            } else {
-                copy_match(page, begin, distance, stop);
-            }
-        } else {
-            let (Some(room), Some(run)) = (page.get_mut(end..begin), bytes.get(taken..taken + run)) else {
-                return;
-            };
-            room.copy_from_slice(run);
-            copy_match(page, begin, distance, stop);
-        }
-        (taken, end) = (taken + run, stop);
-    }
-    let rest = PART.saturating_sub(end);
-    if let Some(literals) = bytes.get(taken..taken + rest) {
-        page[PART - rest..].copy_from_slice(literals);
-    }
+    Ok(())
 }
 
 const _: () = assert!(BATCH as u32 * MAX_BITS <= PEEK && BATCH as u32 * TOKEN_BITS <= PEEK);

@@ -2,8 +2,8 @@
 //! taken.
 
 use super::PART;
-use super::parse::{Sequences, match_before, match_length};
-use crate::codec::lz4::reach::load;
+use super::parse::Sequences;
+use crate::codec::reach::{load, match_end};
 
 /// A match is looked for where this many bytes are left.
 const REACH: usize = 8;
@@ -58,17 +58,15 @@ impl Earlier<'_, '_> {
     /// The match at `at` that saves most, where `1 <= last <= at` and `at + REACH <= PART`.
     #[inline(always)]
     fn best(&mut self, at: usize, last: usize) -> Match {
-        // REACH: the caller keeps to it.
         let word = load!(u64, self.part, at);
         let [long, short] = self.exchange(word, at);
         let mut best = Match { length: 0, distance: 0, gain: 0 };
         for candidate in [at - last, long, short] {
-            // REACH: `last <= at`, and D1.
             let differ = word ^ load!(u64, self.part, candidate);
             if differ << 40 == 0 {
                 let distance = at - candidate;
                 let length = match differ {
-                    0 => match_length(self.part, at, distance, 8),
+                    0 => match_end(self.part, at + 8, distance, PART) - at,
                     _ => differ.trailing_zeros() as usize / 8,
                 };
                 let gain = gain(length, distance, last);
@@ -79,6 +77,17 @@ impl Earlier<'_, '_> {
         }
         best
     }
+}
+
+/// How many bytes before `at` and before `at - distance` are the same, at most `most`.
+#[inline(always)]
+fn match_before(part: &[u8; PART], at: usize, distance: usize, most: usize) -> usize {
+    let from = at - distance;
+    if from >= 8 {
+        let differ = load!(u64, part, at - 8) ^ load!(u64, part, from - 8);
+        return (differ.leading_zeros() as usize / 8).min(most);
+    }
+    (1..=most.min(from)).take_while(|&n| part[at - n] == part[from - n]).count()
 }
 
 /// Finds the sequences of a part; what follows the last one is literals.
@@ -115,7 +124,6 @@ pub(super) fn thorough<'s>(
         // The end of a match is where the next repeat of it will be cut.
         for back in [2, 1] {
             if at - back + 8 <= PART {
-                // REACH: just tested, as `at >= 3`.
                 let word = load!(u64, part, at - back);
                 earlier.exchange(word, at - back);
             }

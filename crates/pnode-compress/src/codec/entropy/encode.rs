@@ -4,8 +4,8 @@ use super::bits::BitWriter;
 use super::lengths::{self, SYMBOLS};
 use super::parse::{Sequence, Sequences};
 use super::token::{self, SHAPES};
-use super::{Head, PART};
-use crate::codec::lz4::reach::{load, store};
+use super::{Head, PART, STREAMS};
+use crate::codec::reach::{load, store};
 
 /// Where the literals of a part are, and the memory that they are gathered in.
 pub(super) enum Source<'l> {
@@ -68,10 +68,10 @@ pub(super) fn encode(
         lengths::describe(codes, set, &mut description);
         at = description.finish()?;
         let mut rest = literals;
-        for stream in 0..4 {
-            let (quarter, after) =
-                if stream < 3 { rest.split_at(literals.len() / 4) } else { (rest, &[][..]) };
-            let end = put_literals(quarter, codes, out, at)?;
+        for stream in 0..STREAMS {
+            let share = if stream + 1 < STREAMS { literals.len() / STREAMS } else { rest.len() };
+            let (share, after) = rest.split_at(share);
+            let end = put_literals(share, codes, out, at)?;
             head.sizes[stream] = end - at;
             (at, rest) = (end, after);
         }
@@ -80,7 +80,7 @@ pub(super) fn encode(
         at += literals.len();
     }
     let (first, second) = words.split_at(3 * (sequences.count / 2));
-    for (half, size) in [first, second].into_iter().zip(&mut head.sizes[4..]) {
+    for (half, size) in [first, second].into_iter().zip(&mut head.sizes[STREAMS..]) {
         let end = put_tokens(half, &token::CODES[token_set & 3], out, at)?;
         *size = end - at;
         at = end;
@@ -117,10 +117,10 @@ fn gather(words: &mut [u16], mut copy: impl FnMut(usize, usize, usize)) -> Gathe
         copy(all.literals, at, run);
         all.literals += run;
         at += run + usize::from(sequence.length);
-        let (token, extra) = token::split(sequence, last);
+        let token::Split { token, extra, bits } = token::split(sequence, last);
         last = sequence.distance;
         all.costs += token::COSTS[token];
-        all.extra_bits += usize::from(SHAPES[token].bits);
+        all.extra_bits += bits;
         words.copy_from_slice(&[
             token as u16 | (extra << 8) as u16,
             (extra >> 8) as u16,
@@ -139,11 +139,9 @@ fn copy_run(part: &[u8; PART], memory: &mut [u8; PART], to: usize, from: usize, 
         memory[to..to + run].copy_from_slice(&part[from..from + run]);
         return;
     }
-    // REACH: just tested, and `to <= from`.
     store!(u128, memory, to, load!(u128, part, from));
     let mut done = 16;
     while done < run {
-        // REACH: as above, as this passes the run by 16 at the most.
         store!(u128, memory, to + done, load!(u128, part, from + done));
         done += 16;
     }

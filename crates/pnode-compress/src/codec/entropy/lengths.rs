@@ -7,7 +7,7 @@
 use super::bits::{BitWriter, peek};
 use super::token::digit;
 use super::trained;
-use crate::codec::lz4::reach::store;
+use crate::codec::reach::store;
 
 /// The longest code. A part has at most 4,096 symbols, so longer codes would hardly gain.
 pub(super) const MAX_BITS: u32 = 10;
@@ -98,23 +98,15 @@ pub(super) fn assign(
         let length = (ideal + round as u16) / UNIT as u16;
         *code = if ideal == ABSENT as u16 { 0 } else { length.clamp(1, MAX_BITS as u16) };
     }
-    // Of those whose fraction was carried last, some have room after all.
-    let boundary = UNIT - 1 - (round + UNIT - 1) % UNIT;
-    for (length, &ideal) in codes.iter_mut().zip(&*ideals) {
-        if slack == 0 {
-            break;
-        }
-        if usize::from(ideal) % UNIT == boundary && *length > 1 && FULL >> *length <= slack {
-            slack -= FULL >> *length;
-            *length -= 1;
-        }
-    }
     while slack > 0 {
         // What is left is a multiple of what the longest code takes, so that each turn takes something.
         for length in codes.iter_mut().filter(|length| **length > 1) {
             if FULL >> *length <= slack {
                 slack -= FULL >> *length;
                 *length -= 1;
+                if slack == 0 {
+                    break;
+                }
             }
         }
     }
@@ -337,7 +329,6 @@ pub(super) fn read_table(
                 break 'lookups;
             }
             let entry = marks[(word >> (64 - LOOK_BITS)) as usize];
-            // REACH: just tested.
             store!(u64, lengths, symbol, entry >> 16);
             symbol += (entry >> 8) as usize & 0xFF;
             word <<= entry & 63;

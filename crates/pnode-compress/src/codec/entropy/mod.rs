@@ -1,8 +1,16 @@
 //! The entropy codec: LZ sequences under prefix codes, for pages that have gone cold.
 //!
 //! LZ4 spends whole bytes on literals, lengths and distances. In memory pages all three are very uneven: half of the
-//! literals are a dozen values, lengths and gaps follow the records, and distances are multiples of 8 or repeat. One
-//! prefix code each for literals, for the two lengths of a sequence together, and for distances takes a third off.
+//! literals are a dozen values, lengths and gaps follow the records, and distances are multiples of 8 or repeat. A prefix
+//! code for literals, another for tokens (a kind of distance and classes of both lengths), and a few extra bits take a
+//! quarter off, a thorough search a third.
+//!
+//! A page is small, so what counts besides is what a code costs before its first symbol:
+//! - tokens have codes that come with the format (`trained`), whose tables are constants;
+//! - literals have one code of their own, whose lengths are found without sorting or a tree, are described under codes
+//!   that come with the format too, and fill a decoding table from one end to the other (`lengths`);
+//! - literals and tokens lie in several streams, which a decoder reads side by side: one alone would wait for its table;
+//! - extra bits have a fixed number for each token, so that a decoder splits sequences without a branch (`token`).
 //!
 //! A page is cut in parts of 4 KiB with their own codes, so every structure fits the scratch. `FORMATS.md` has the
 //! format byte by byte.
@@ -21,6 +29,9 @@ use encode::Source;
 
 /// The bytes of a part.
 pub(super) const PART: usize = 4096;
+
+/// The streams of literals. With fewer a decoder would wait for the table more than it works.
+const STREAMS: usize = 8;
 
 /// How hard an encoder searches for repeats. A decoder is the same for all.
 #[derive(Clone, Copy)]
@@ -42,25 +53,27 @@ struct Head {
     token_set: usize,
     /// The set of the codes that describe the code of literals; none if literals are not coded.
     description: Option<usize>,
-    /// The bytes of the four streams of literals and of the two of tokens.
-    sizes: [usize; 6],
+    /// The bytes of the streams of literals, then of the two of tokens.
+    sizes: [usize; STREAMS + 2],
     /// Bits without a meaning, all 0.
     spare: usize,
 }
 
 impl Head {
     /// The length of a head in bytes.
-    const BYTES: usize = 12;
+    const BYTES: usize = 4 + 13;
     /// The bits of each of the sizes.
-    const SIZES: [u32; 6] = [11, 11, 11, 11, 10, 10];
+    const SIZE_BITS: u32 = 10;
 
     fn read(bytes: &[u8; Self::BYTES]) -> Self {
-        let [a, b, c, d, sizes @ ..] = *bytes;
+        let [a, b, c, d, rest @ ..] = *bytes;
         let word = u32::from_le_bytes([a, b, c, d]) as usize;
-        let mut rest = u64::from_le_bytes(sizes);
-        let sizes = Self::SIZES.map(|bits| {
-            let size = rest as usize & ((1 << bits) - 1);
-            rest >>= bits;
+        let mut all = [0; 16];
+        all[..rest.len()].copy_from_slice(&rest);
+        let mut rest = u128::from_le_bytes(all);
+        let sizes = [(); STREAMS + 2].map(|()| {
+            let size = rest as usize & ((1 << Self::SIZE_BITS) - 1);
+            rest >>= Self::SIZE_BITS;
             size
         });
         Self {
@@ -69,19 +82,17 @@ impl Head {
             token_set: word >> 23 & 3,
             description: (word >> 27 & 1 == 1).then_some(word >> 25 & 3),
             sizes,
-            spare: word >> 28,
+            spare: word >> 28 | rest as usize,
         }
     }
 
     fn write(&self, bytes: &mut [u8; Self::BYTES]) {
         let description = self.description.map_or(0, |set| 4 | set) << 25;
         let word = self.literals | self.sequences << 13 | self.token_set << 23 | description;
-        let mut sizes = 0;
-        for (&size, bits) in self.sizes.iter().zip(Self::SIZES).rev() {
-            sizes = sizes << bits | size as u64;
-        }
-        bytes[..4].copy_from_slice(&(word as u32).to_le_bytes());
-        bytes[4..].copy_from_slice(&sizes.to_le_bytes());
+        let sizes = self.sizes.iter().rev().fold(0, |sizes, &size| sizes << Self::SIZE_BITS | size as u128);
+        let (first, rest) = bytes.split_at_mut(4);
+        first.copy_from_slice(&(word as u32).to_le_bytes());
+        rest.copy_from_slice(&sizes.to_le_bytes()[..rest.len()]);
     }
 }
 

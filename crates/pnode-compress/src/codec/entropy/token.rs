@@ -49,6 +49,8 @@ pub(super) struct Shape {
     pub(super) least_run: u8,
     /// The least length.
     pub(super) least_length: u8,
+    /// The least distance; 0 if it is the last one.
+    pub(super) least_distance: u8,
     /// As many ones as the literals have extra bits.
     pub(super) run_mask: u16,
     /// As many ones as the length has extra bits.
@@ -59,76 +61,89 @@ pub(super) struct Shape {
 
 /// The shapes of all tokens. The entries behind the last token are never read, as no code stands for them.
 pub(super) static SHAPES: [Shape; 256] = {
-    let none = Shape {
-        bits: 0,
-        length_bits: 0,
-        tail_bits: 0,
-        shift: 0,
-        least_run: 0,
-        least_length: 0,
-        run_mask: 0,
-        length_mask: 0,
-        repeats: 0,
-    };
-    let mut shapes = [none; 256];
+    let mut shapes = [const { shape_of(0) }; 256];
     let mut token = 0;
     while token < TOKENS {
-        let (distance_bits, shift) = KINDS[token / PER_KIND];
-        let (run, run_bits) = RUNS[token / LENGTHS.len() % RUNS.len()];
-        let (length, length_bits) = LENGTHS[token % LENGTHS.len()];
-        shapes[token] = Shape {
-            bits: (distance_bits + run_bits + length_bits) as u8,
-            length_bits: length_bits as u8,
-            tail_bits: (run_bits + length_bits) as u8,
-            shift: shift as u8,
-            least_run: run as u8,
-            least_length: length as u8,
-            run_mask: (1 << run_bits) - 1,
-            length_mask: (1 << length_bits) - 1,
-            repeats: -((token < PER_KIND) as i16),
-        };
+        shapes[token] = shape_of(token);
         token += 1;
     }
     shapes
 };
 
-/// The classes of small numbers of literals and of lengths less [`MIN_MATCH`]; the last entry is that of all larger.
-const RUN_CLASS: [u8; 25] = classes(&RUNS, 0);
-const LENGTH_CLASS: [u8; 46] = classes(&LENGTHS, MIN_MATCH);
+const fn shape_of(token: usize) -> Shape {
+    let (distance_bits, shift) = KINDS[token / PER_KIND];
+    let (run, run_bits) = RUNS[token / LENGTHS.len() % RUNS.len()];
+    let (length, length_bits) = LENGTHS[token % LENGTHS.len()];
+    let repeats = token < PER_KIND;
+    Shape {
+        bits: (distance_bits + run_bits + length_bits) as u8,
+        length_bits: length_bits as u8,
+        tail_bits: (run_bits + length_bits) as u8,
+        shift: shift as u8,
+        least_run: run as u8,
+        least_length: length as u8,
+        least_distance: if repeats { 0 } else { 1 << shift },
+        run_mask: (1 << run_bits) - 1,
+        length_mask: (1 << length_bits) - 1,
+        repeats: -(repeats as i16),
+    }
+}
 
-const fn classes<const N: usize>(of: &[(usize, u32)], least: usize) -> [u8; N] {
-    let mut class = [0; N];
+/// A class, laid out for the encoder.
+#[derive(Clone, Copy)]
+struct Class {
+    /// What it adds to a token.
+    token: u8,
+    least: u8,
+    bits: u8,
+}
+
+/// The classes of small numbers of literals and of small lengths; the last entry is that of all larger.
+static RUN_CLASS: [Class; 25] = classes(&RUNS, LENGTHS.len());
+static LENGTH_CLASS: [Class; MIN_MATCH + 46] = classes(&LENGTHS, 1);
+
+const fn classes<const N: usize>(of: &[(usize, u32)], step: usize) -> [Class; N] {
+    let mut class = [Class { token: 0, least: of[0].0 as u8, bits: 0 }; N];
     let mut value = 0;
     while value < N {
         let mut c = 0;
-        while c + 1 < of.len() && value + least >= of[c + 1].0 {
+        while c + 1 < of.len() && value >= of[c + 1].0 {
             c += 1;
         }
-        class[value] = c as u8;
+        class[value] = Class { token: (c * step) as u8, least: of[c].0 as u8, bits: of[c].1 as u8 };
         value += 1;
     }
     class
 }
 
-/// The token of a sequence and the value of its extra bits, where `last` is the distance of the sequence before.
+/// A token, the value of its extra bits, and how many these are.
+pub(super) struct Split {
+    pub(super) token: usize,
+    pub(super) extra: u64,
+    pub(super) bits: usize,
+}
+
+/// Splits a sequence, where `last` is the distance of the sequence before.
 #[inline(always)]
-pub(super) fn split(sequence: Sequence, last: u16) -> (usize, u64) {
+pub(super) fn split(sequence: Sequence, last: u16) -> Split {
     let (run, length) = (usize::from(sequence.literals), usize::from(sequence.length));
-    let run_class = usize::from(RUN_CLASS[run.min(RUN_CLASS.len() - 1)]);
-    let length_class = usize::from(LENGTH_CLASS[(length - MIN_MATCH).min(LENGTH_CLASS.len() - 1)]);
+    let runs = &RUN_CLASS[run.min(RUN_CLASS.len() - 1)];
+    let lengths = &LENGTH_CLASS[length.min(LENGTH_CLASS.len() - 1)];
     let distance = usize::from(sequence.distance);
     // Masks, as no branch predicts these.
     let new = usize::from(sequence.distance == last).wrapping_sub(1);
     let any = usize::from(distance % 8 == 0).wrapping_sub(1);
     let near = 1 + usize::from(distance > 64) + usize::from(distance > 512);
     let kind = (near & !any | (4 + usize::from(distance > 256)) & any) & new;
-    let token = kind * PER_KIND + run_class * LENGTHS.len() + length_class;
-    let shape = &SHAPES[token % 256];
-    // A distance that repeats has none of these bits.
-    let back = ((distance >> (shape.shift & 15)) - 1) & new;
-    let run = run - usize::from(shape.least_run);
-    let length = length - usize::from(shape.least_length);
-    (token, (back << (shape.tail_bits & 31) | run << (shape.length_bits & 15) | length) as u64)
+    // A distance that repeats has no extra bits.
+    let back = ((distance >> (3 & !any)) - 1) & new;
+    let extra = back << (runs.bits & 15) | (run - usize::from(runs.least));
+    let extra = extra << (lengths.bits & 15) | (length - usize::from(lengths.least));
+    Split {
+        token: kind * PER_KIND + usize::from(runs.token) + usize::from(lengths.token),
+        extra: extra as u64,
+        bits: KINDS[kind].0 as usize + usize::from(runs.bits) + usize::from(lengths.bits),
+    }
 }
 
 /// How long the codes of a token are in each of the four sets, 16 bits each.

@@ -10,9 +10,6 @@
 mod decode;
 mod dense;
 mod fast;
-pub(super) mod reach {
-    pub(in crate::codec) use crate::codec::reach::{load, store};
-}
 mod sink;
 
 pub use decode::decode;

@@ -7,6 +7,7 @@
 //! - [`Cursor`]: a place in a page that is being searched, and the positions that the quick encoder remembers.
 //! - [`Recent`]: the positions that the thorough encoder remembers.
 //! - [`decode_quickly`] and [`copy_match`]: sequences and matches written to a page, within tested limits.
+//! - [`read_lanes`] and [`replay`]: the loops of the entropy decoder over literals and over sequences.
 //! - [`load`] and [`store`]: single accesses that test their range, for everything else.
 //! - [`Block`]: what an encoder has written, and the room that is left.
 //!
@@ -18,11 +19,15 @@ mod access;
 mod block;
 mod cursor;
 mod fill;
+mod lanes;
 mod recent;
+mod replay;
 mod tested;
 
 pub(in crate::codec) use block::Block;
 pub(in crate::codec) use cursor::{Cursor, match_end};
 pub(in crate::codec) use fill::{copy_match, decode_quickly, length};
+pub(in crate::codec) use lanes::read_lanes;
 pub(in crate::codec) use recent::Recent;
+pub(in crate::codec) use replay::replay;
 pub(in crate::codec) use tested::{bytes_at, load, put_at, store};
