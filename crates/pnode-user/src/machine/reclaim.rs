@@ -196,6 +196,8 @@ impl Shared {
         let grant = self.nodes.grant(node, Reason::Demotion).map_err(DemoteError::Denied)?;
         Ok(match site.compressed() {
             Some(service) => Target::Compressed(service, grant),
+            // Its service comes or has gone; its frames are for that service only.
+            None if site.compresses() => return Err(DemoteError::Unplugged { node }),
             None => Target::Private(grant),
         })
     }

@@ -195,6 +195,11 @@ impl Site {
         !matches!(self.kind, Kind::Ordinary)
     }
 
+    /// Whether the node keeps pages compressed, whether its service is there now or not.
+    pub(super) const fn compresses(&self) -> bool {
+        matches!(self.kind, Kind::Compressed { .. })
+    }
+
     pub(super) fn compressed(&self) -> Option<Arc<Compressed>> {
         self.compressed.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
