@@ -58,6 +58,14 @@ unsafe impl Kernel for Arena {
         say!("kernel: {text}");
     }
 
+    fn cpus(self) -> usize {
+        1
+    }
+
+    fn cpu(self) -> usize {
+        0
+    }
+
     fn relax(self) {}
 }
 
