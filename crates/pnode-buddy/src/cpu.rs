@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-use pnode_core::sync::Ordering::{Acquire, Relaxed};
+use pnode_core::sync::Ordering::{Acquire, Relaxed, SeqCst};
+use pnode_core::sync::fence;
 use pnode_core::{FrameError, FreeError, MigrateType, Order, Pfn};
 
 use crate::count::{CACHED, UNCLAIMED};
@@ -332,15 +333,20 @@ impl<'z, 'm> Cpu<'z, 'm> {
         let wait = &mut self.wait[migrate as usize];
         if *wait != 0 {
             *wait -= 1;
-        } else if let Some((mut next, gained)) = zone.own(migrate as u8, &mut false) {
-            let frames = next.frames();
-            let pfn = take_cached(zone, &mut next);
+        } else if let Some((next, gained)) = zone.own(migrate as u8, &mut false) {
             self.owned[migrate as usize] = next;
             if gained != 0 {
                 self.count(UNCLAIMED, -(gained as i64));
             }
-            self.count_small(migrate as u8, gained as i64 - frames as i64);
-            return Ok(pfn);
+            self.count_small(migrate as u8, gained as i64 - next.frames() as i64);
+            // Pairs with the fences in `isolate` and `isolate_range`, as in `admit`: an owner that they did not find in the
+            // books finds the zone closed.
+            fence(SeqCst);
+            if zone.is_closed() {
+                self.give_back();
+                return zone.alloc(Order::ZERO, migrate);
+            }
+            return Ok(take_cached(zone, &mut self.owned[migrate as usize]));
         } else {
             *wait = WAIT;
         }

@@ -316,6 +316,27 @@ fn isolation_is_a_line_in_time() {
     });
 }
 
+/// The same for a CPU that takes a word of its own: what it keeps is in the books, too, or given back.
+#[test]
+fn isolation_is_a_line_in_time_for_owners() {
+    model(|| {
+        let zone = zone(64, 32);
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || {
+            let mut cpu = Cpu::new(&other, Keep::Frames);
+            let got = cpu.alloc(Order::ZERO, MOVABLE).is_ok();
+            cpu.drain();
+            got
+        });
+        zone.isolate();
+        let used = zone.used_frames();
+        let got = peer.join().unwrap();
+        assert!(!got || used > 0, "a frame was handed out behind a finished isolation");
+        assert_eq!(zone.used_frames(), u64::from(got));
+        zone.audit().unwrap();
+    });
+}
+
 /// A zone that is large enough for shelves, with one word of free frames, of which all but `left` are taken.
 fn nearly_full(left: u32) -> Arc<Zone<'static>> {
     let zone = zone(1024, 1024);
