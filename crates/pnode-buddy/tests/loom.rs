@@ -562,3 +562,72 @@ fn bulk_calls_neither_lose_nor_double_a_frame() {
         assert!(rest[..filled].iter().all(|pfn| Some(*pfn) != found));
     });
 }
+
+/// The contents of four blocks of a zone: loom reports who touches one without an order to its last owner.
+struct Contents(Vec<UnsafeCell<u32>>, u64);
+
+impl Contents {
+    fn touch(&self, zone: &Zone<'_>, pfn: Pfn) {
+        // SAFETY: the block is ours; loom reports the race if it is not.
+        let cell = &self.0[((pfn.get() - zone.span().start().get()) / self.1) as usize];
+        cell.with_mut(|value| unsafe { *value += 1 });
+    }
+}
+
+/// Ways to take a block and ways to give one back, each beside each, at each level of the tree, while other blocks are free
+/// all the time, so that no hint and no count has to say anything: what the last owner wrote is seen by the next.
+#[test]
+fn blocks_hand_over_what_was_written_whichever_way_they_go() {
+    type Take = fn(&Zone<'_>, Pfn, u8) -> Option<Pfn>;
+    type Give = fn(&Zone<'_>, Pfn, u8);
+    let takes: [Take; 5] = [
+        |zone, _, size| alloc(zone, size),
+        |zone, pfn, size| zone.alloc_at(pfn, order(size), MOVABLE).is_ok().then_some(pfn),
+        |zone, pfn, size| {
+            let range = FrameRange::block(pfn, order(size)).unwrap();
+            zone.alloc_range(range, MOVABLE).is_ok().then_some(pfn)
+        },
+        |zone, _, size| {
+            let mut frames = [Pfn::new(0)];
+            (size == 0 && zone.alloc_bulk(&mut frames, MOVABLE).is_ok()).then_some(frames[0])
+        },
+        |zone, _, size| {
+            let mut cpu = Cpu::new(zone, Keep::Frames);
+            let taken = cpu.alloc(order(size), MOVABLE).ok();
+            cpu.drain();
+            taken
+        },
+    ];
+    let gives: [Give; 4] = [
+        |zone, pfn, size| zone.free(pfn, order(size)).unwrap(),
+        |zone, pfn, size| zone.free_range(FrameRange::block(pfn, order(size)).unwrap()).unwrap(),
+        |zone, pfn, size| match size {
+            0 => zone.free_bulk(&[pfn]).unwrap(),
+            _ => zone.free(pfn, order(size)).unwrap(),
+        },
+        |zone, pfn, size| {
+            let mut cpu = Cpu::new(zone, Keep::Frames);
+            cpu.free(pfn, order(size)).unwrap();
+            cpu.drain();
+        },
+    ];
+    for (size, take, give) in [0, 1, 5, 6, 9].into_iter().flat_map(|size| {
+        takes.into_iter().flat_map(move |take| gives.into_iter().map(move |give| (size, take, give)))
+    }) {
+        explore(2, move || {
+            let zone = zone(4 << size, 4 << size);
+            let contents = Arc::new(Contents((0..4).map(|_| UnsafeCell::new(0)).collect(), 1 << size));
+            let taken = [(); 3].map(|()| alloc(&zone, size).unwrap());
+            let (other, theirs) = (Arc::clone(&zone), Arc::clone(&contents));
+            let peer = thread::spawn(move || {
+                theirs.touch(&other, taken[0]);
+                give(&other, taken[0], size);
+            });
+            if let Some(pfn) = take(&zone, taken[0], size) {
+                contents.touch(&zone, pfn);
+            }
+            peer.join().unwrap();
+            zone.audit().unwrap();
+        });
+    }
+}
