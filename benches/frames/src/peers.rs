@@ -23,6 +23,8 @@ pub trait Frames {
 /// An allocator over frames `0..frames`.
 pub trait Peer: Sync {
     const NAME: &'static str;
+    /// Whether it ever runs out.
+    const REFUSES: bool = true;
     /// The largest order that it serves in reasonable time.
     const MOST: u8 = 10;
     fn new(frames: u64) -> Self;
@@ -352,6 +354,7 @@ impl Frames for NothingCpu {
 }
 impl Peer for Nothing {
     const NAME: &'static str = "harness only";
+    const REFUSES: bool = false;
     fn new(frames: u64) -> Self {
         Self(AtomicUsize::new(0), frames)
     }

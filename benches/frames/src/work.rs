@@ -95,7 +95,8 @@ impl Work {
     }
 
     pub fn suits<P: Peer>(self) -> bool {
-        self.most() <= P::MOST
+        let refusal = matches!(self, Self::Refused0 | Self::Refused1);
+        self.most() <= P::MOST && (P::REFUSES || !refusal)
     }
 
     /// Prepares, then runs `ops` operations; (nanoseconds, operations, failures).
