@@ -92,5 +92,7 @@ fn machine() -> String {
     let model = model.map_or("an unknown processor", |(_, name)| name);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{cores} CPUs of {model}, Linux {}", kernel.trim())
+    // The version alone: what follows it names a builder.
+    let version = kernel.trim().split('-').next().unwrap_or_default();
+    format!("{cores} CPUs of {model}, Linux {version}")
 }
