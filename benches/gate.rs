@@ -251,19 +251,5 @@ fn main() -> ExitCode {
             assert_eq!(repeat(path, nodes, 3), 3, "{name} with {nodes} nodes must be served");
         }
     }
-    let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    if !given("--bench") || given("--test") {
-        return ExitCode::SUCCESS;
-    }
-    match report() {
-        Ok(broken) if broken.is_empty() => ExitCode::SUCCESS,
-        Ok(broken) => {
-            broken.iter().for_each(|limit| eprintln!("error: {limit}"));
-            ExitCode::FAILURE
-        }
-        Err(reason) => {
-            println!("SKIPPED counting instructions: {reason}");
-            ExitCode::SUCCESS
-        }
-    }
+    callgrind::judge(report)
 }

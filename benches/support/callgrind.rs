@@ -1,6 +1,6 @@
 //! Counts by callgrind (of valgrind): on a shared machine the only stable figures.
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 /// What callgrind counted for one repetition.
 #[derive(Clone, Copy, Debug)]
@@ -37,4 +37,24 @@ fn run(path: &[&str], times: u32) -> Result<Vec<u64>, String> {
         .map(|(_, counts)| counts.split_whitespace().filter_map(|count| count.parse().ok()).collect())
         .filter(|counts: &Vec<u64>| counts.len() == 2 && output.status.success())
         .ok_or_else(|| format!("callgrind counted nothing for {path:?}: {text}"))
+}
+
+/// Runs `report`, which prints counts and says which limits they break, if this program was started to measure and not
+/// to test. Without valgrind it says so.
+pub(crate) fn judge(report: impl FnOnce() -> Result<Vec<String>, String>) -> ExitCode {
+    let given = |flag: &str| std::env::args().any(|argument| argument == flag);
+    if !given("--bench") || given("--test") {
+        return ExitCode::SUCCESS;
+    }
+    match report() {
+        Ok(broken) if broken.is_empty() => ExitCode::SUCCESS,
+        Ok(broken) => {
+            broken.iter().for_each(|limit| eprintln!("error: {limit}"));
+            ExitCode::FAILURE
+        }
+        Err(reason) => {
+            println!("SKIPPED counting instructions: {reason}");
+            ExitCode::SUCCESS
+        }
+    }
 }
