@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use pnode::compress::device::{Safeguard, Safeguards};
 
+#[path = "../support/ending.rs"]
+mod ending;
 #[path = "../../crates/pnode-compress/tests/support/host.rs"]
 mod host;
 mod plot;
@@ -57,13 +59,7 @@ fn main() -> ExitCode {
         Ok(Some(options)) => show(&options),
         Err(sentence) => Err(sentence),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("\ncompressed_ram: {sentence}");
-            ExitCode::FAILURE
-        }
-    }
+    ending::end("compressed_ram", outcome)
 }
 
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options>, String> {

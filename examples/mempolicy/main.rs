@@ -83,13 +83,7 @@ fn main() -> ExitCode {
         Ok(Some(options)) => host::with(&options.machine.file, |host| run(host, &options)),
         Err(sentence) => Err(sentence),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("\nmempolicy: {sentence}");
-            ExitCode::FAILURE
-        }
-    }
+    cli::ending::end("mempolicy", outcome)
 }
 
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options>, String> {

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+#[path = "ending.rs"]
+pub(crate) mod ending;
 #[allow(dead_code, reason = "the examples share it, and each uses a part")]
 pub(crate) mod machine;
 
@@ -34,13 +36,7 @@ pub(crate) fn main(
         Ok(Some(options)) => run(&options),
         Err(sentence) => Err(sentence),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("\n{name}: {sentence}");
-            ExitCode::FAILURE
-        }
-    }
+    ending::end(name, outcome)
 }
 
 /// The command line; `None` if help is wanted.

@@ -67,13 +67,7 @@ fn main() -> ExitCode {
         Ok(Some(options)) => show(&options),
         Err(sentence) => Err(sentence),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("\ntrace_replay: {sentence}");
-            ExitCode::FAILURE
-        }
-    }
+    cli::ending::end("trace_replay", outcome)
 }
 
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options>, String> {
