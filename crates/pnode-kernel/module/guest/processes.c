@@ -24,15 +24,11 @@
 #include <unistd.h>
 
 #include "../../include/pnode_uapi.h"
+#include "case.h"
 
-#define PAGE 4096ul
 #define PAGES 64ul
 
 static const char *device, *driver, *name;
-static const char *why;
-
-/* A case that fails says why and returns false. */
-#define CHECK(holds) do { if (!(holds)) { why = #holds; return false; } } while (0)
 
 static sigjmp_buf on_bus_error;
 
@@ -278,15 +274,6 @@ static bool exhausted_memory_stays_out(void)
 	CHECK(query(fd).free == node.managed);
 	close(fd);
 	return true;
-}
-
-static bool write_to(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	close(fd);
-	return done;
 }
 
 /* A page of anonymous memory says which one it is, and how often it was changed. */

@@ -26,8 +26,7 @@
 #include <unistd.h>
 
 #include "../../include/pnode_uapi.h"
-
-#define PAGE 4096ul
+#include "case.h"
 
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT 21
@@ -35,10 +34,6 @@
 
 static const char *device;
 static char disk[32];
-static const char *why;
-
-/* A case that fails says why and returns false. */
-#define CHECK(holds) do { if (!(holds)) { why = #holds; return false; } } while (0)
 
 /* The kinds of pages that are measured. */
 enum kind { TEXT, POINTERS, CODE, OBJECT, WORD, RANDOM, KINDS };
@@ -254,15 +249,6 @@ static bool a_full_disk_fails_the_write(void)
 	CHECK(make(0, 0, 0) == 0 && free_frames() == before);
 	munmap(page, 2 * PAGE);
 	return true;
-}
-
-static bool write_to(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	close(fd);
-	return done;
 }
 
 /* Fills more memory than the group may have, then reads and changes all of it in another order, twice. */
