@@ -1,9 +1,11 @@
 //! Shared memory, files and swap under a data oracle: who shares sees every write, who has a private copy sees none, and
 //! what reclaim takes away comes back.
 
+mod support;
+
 use pnode_core::policy::{Mode, MoveDenied, PolicyError, Wish};
 use pnode_core::{Features, MemoryClass, NodeId, NodeMask};
-use pnode_user::fault::{Choice, FaultError};
+use pnode_user::fault::FaultError;
 use pnode_user::machine::{
     Advice, BuildError, Builder, Existing, MovePageError, Object, Place, Placement, Process, ProcessError,
     Rights, Sharing,
@@ -12,19 +14,13 @@ use pnode_user::{Machine, NodeSpec};
 
 const PAGE: usize = 4096;
 
+/// On all backends; the test gives every frame and every page of swap back.
 fn on_all(builder: impl Fn() -> Builder, test: impl Fn(&Machine)) {
-    for choice in [Choice::Signal, Choice::Userfaultfd, Choice::UserfaultfdEvents] {
-        match builder().faults(choice).build() {
-            Ok(machine) => {
-                test(&machine);
-                machine.audit().unwrap();
-                assert!(machine.nodes().all(|node| machine.free_frames(node) == machine.frames(node)));
-                assert_eq!(machine.swap_use().0, 0);
-            }
-            Err(BuildError::Faults(error)) if choice != Choice::Signal => println!("SKIPPED: {error}"),
-            Err(error) => panic!("{error}"),
-        }
-    }
+    support::on_all(builder, |machine| {
+        test(machine);
+        assert!(machine.nodes().all(|node| machine.free_frames(node) == machine.frames(node)));
+        assert_eq!(machine.swap_use().0, 0);
+    });
 }
 
 fn id(machine: &Machine, number: u16) -> NodeId {

@@ -1,26 +1,16 @@
 //! Many pages at once: populating, faulting around, and what both leave behind when they cannot go on.
 
+mod support;
+
 use std::io::Read;
 
 use pnode_core::{AllocError, Features, MemoryClass, Order};
-use pnode_user::fault::{BackendKind, Choice, FaultError};
-use pnode_user::machine::{BuildError, Builder, Mapping, Place, Placement};
+use pnode_user::fault::{BackendKind, FaultError};
+use pnode_user::machine::{BuildError, Mapping, Place, Placement};
 use pnode_user::{Machine, NodeSpec};
+use support::on_all;
 
 const PAGE: usize = 4096;
-
-fn on_all(builder: impl Fn() -> Builder, test: impl Fn(&Machine)) {
-    for choice in [Choice::Signal, Choice::Userfaultfd, Choice::UserfaultfdEvents] {
-        match builder().faults(choice).build() {
-            Ok(machine) => {
-                test(&machine);
-                machine.audit().unwrap();
-            }
-            Err(BuildError::Faults(error)) if choice != Choice::Signal => println!("SKIPPED: {error}"),
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
 
 /// The bytes of all pages, read through the program's own pointer.
 fn bytes(memory: &Mapping) -> Vec<u8> {

@@ -1,34 +1,28 @@
 //! Processes under a data oracle: whatever mapping, protecting, moving, forking and reclaim do, each process sees its own
 //! bytes and nothing else.
 
+mod support;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use pnode_core::policy::{Mode, MoveDenied, PolicyError, Wish};
 use pnode_core::{Features, MemoryClass, NodeId, NodeMask};
-use pnode_user::fault::{Choice, FaultError};
-use pnode_user::machine::{
-    Advice, BuildError, Builder, Existing, MovePageError, Place, Process, ProcessError, Rights,
-};
+use pnode_user::fault::FaultError;
+use pnode_user::machine::{Advice, Builder, Existing, MovePageError, Place, Process, ProcessError, Rights};
 use pnode_user::{Machine, NodeSpec};
 
 const PAGE: usize = 4096;
 
+/// On all backends; the test gives every frame back, but for those that a compressed node holds.
 fn on_all(builder: impl Fn() -> Builder, test: impl Fn(&Machine)) {
-    for choice in [Choice::Signal, Choice::Userfaultfd, Choice::UserfaultfdEvents] {
-        match builder().faults(choice).build() {
-            Ok(machine) => {
-                test(&machine);
-                machine.audit().unwrap();
-                assert!(machine.nodes().all(|node| {
-                    machine.compressed(node).is_some() || machine.free_frames(node) == machine.frames(node)
-                }));
-            }
-            Err(BuildError::Faults(error)) if choice != Choice::Signal => println!("SKIPPED: {error}"),
-            Err(error) => panic!("{error}"),
-        }
-    }
+    support::on_all(builder, |machine| {
+        test(machine);
+        assert!(machine.nodes().all(|node| {
+            machine.compressed(node).is_some() || machine.free_frames(node) == machine.frames(node)
+        }));
+    });
 }
 
 fn id(machine: &Machine, number: u16) -> NodeId {

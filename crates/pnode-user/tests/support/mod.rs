@@ -1,0 +1,19 @@
+//! What the tests of a machine share.
+
+use pnode_user::Machine;
+use pnode_user::fault::Choice;
+use pnode_user::machine::{BuildError, Builder};
+
+/// Runs `test` on a machine of each fault backend, and audits it afterwards.
+pub(crate) fn on_all(builder: impl Fn() -> Builder, test: impl Fn(&Machine)) {
+    for choice in [Choice::Signal, Choice::Userfaultfd, Choice::UserfaultfdEvents] {
+        match builder().faults(choice).build() {
+            Ok(machine) => {
+                test(&machine);
+                machine.audit().unwrap();
+            }
+            Err(BuildError::Faults(error)) if choice != Choice::Signal => println!("SKIPPED: {error}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
