@@ -109,30 +109,21 @@ impl Common {
 
     /// Moves the page to `new`, or gives `new` back. Whoever touches it meanwhile waits.
     pub(super) fn move_to(&self, shared: &Shared, new: Frame) -> Result<(), SysError> {
-        loop {
-            let mut inner = self.lock();
-            // Each may be the last to know its region, so they are dropped after the page is unlocked.
-            let Some(users) = inner.live_users() else {
-                // One of them is going away and will leave the page.
-                drop(inner);
-                std::thread::yield_now();
-                continue;
-            };
-            let unmapped = unmap_all(&users);
-            let given_up = match (&inner.held, unmapped) {
-                (Held::Resident(old), Ok(())) => {
-                    shared.copy(&new, old);
-                    core::mem::replace(&mut inner.held, Held::Resident(new))
-                }
-                _ => Held::Resident(new),
-            };
-            drop(inner);
-            drop(users);
-            if let Held::Resident(frame) = given_up {
-                shared.give_back(frame);
+        let (mut inner, users) = self.lock_with_users();
+        let unmapped = unmap_all(&users);
+        let given_up = match (&inner.held, unmapped) {
+            (Held::Resident(old), Ok(())) => {
+                shared.copy(&new, old);
+                core::mem::replace(&mut inner.held, Held::Resident(new))
             }
-            return unmapped;
+            _ => Held::Resident(new),
+        };
+        drop(inner);
+        drop(users);
+        if let Held::Resident(frame) = given_up {
+            shared.give_back(frame);
         }
+        unmapped
     }
 
     /// Takes the frame away if nobody touched the page since the last look: into the object's file, or to swap. Waits
@@ -168,24 +159,29 @@ impl Common {
 
     /// Writes the page back to the object's file if the file does not have its bytes.
     pub(super) fn clean(&self) -> Result<(), SysError> {
+        let (mut inner, users) = self.lock_with_users();
+        let mut done = Ok(());
+        if let (true, Held::Resident(frame), Some((body, index))) = (inner.dirty, &inner.held, self.body()) {
+            // A write from here on faults, and makes it dirty again.
+            done = unmap_all(&users);
+            inner.dirty = done.is_err() || !body.write_back(index, frame);
+        }
+        drop(inner);
+        drop(users);
+        done
+    }
+
+    /// The page, locked, and those who refer to it. Each may be the last to know its region, so the caller unlocks the page
+    /// before it drops them.
+    fn lock_with_users(&self) -> (MutexGuard<'_, Inner>, Vec<(Arc<Region>, usize)>) {
         loop {
-            let mut inner = self.lock();
-            let Some(users) = inner.live_users() else {
-                drop(inner);
-                std::thread::yield_now();
-                continue;
-            };
-            let mut done = Ok(());
-            if let (true, Held::Resident(frame), Some((body, index))) =
-                (inner.dirty, &inner.held, self.body())
-            {
-                // A write from here on faults, and makes it dirty again.
-                done = unmap_all(&users);
-                inner.dirty = done.is_err() || !body.write_back(index, frame);
+            let inner = self.lock();
+            if let Some(users) = inner.live_users() {
+                return (inner, users);
             }
+            // One of them is going away and will leave the page.
             drop(inner);
-            drop(users);
-            return done;
+            std::thread::yield_now();
         }
     }
 }
