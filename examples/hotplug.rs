@@ -15,7 +15,7 @@ use std::thread;
 
 use pnode::core::{Denied, Features, NodeId, Request};
 use pnode::user::Machine;
-use pnode::user::machine::{Mapping, Placement};
+use pnode::user::machine::{Mapping, Placement, UnplugError};
 
 use cli::{Options, ensure, say};
 
@@ -114,7 +114,13 @@ fn pull_and_plug(
     wait_for_both();
     ensure(memory.place(0).is_resident_on(device), "a bind must find the device")?;
     let before = all();
-    let unplugged = machine.unplug(device).map_err(say)?;
+    let unplugged = loop {
+        match machine.unplug(device) {
+            // Its memory is gone, and a fault that found it there before has not ended yet.
+            Err(UnplugError::Unregister(_)) => thread::yield_now(),
+            unplugged => break unplugged.map_err(say)?,
+        }
+    };
     let meanwhile = all() - before;
     println!(
         "round {round}: pulled out, {} pages moved, {meanwhile} accesses went on meanwhile",

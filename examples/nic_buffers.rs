@@ -173,7 +173,7 @@ fn carry(
             }
             first_problem
         });
-        let mut outcome = receiver.set_read_timeout(Some(std::time::Duration::from_secs(20))).map_err(say);
+        let mut outcome = receiver.set_read_timeout(Some(std::time::Duration::from_secs(120))).map_err(say);
         for number in 0..PACKETS {
             outcome = outcome.and_then(|()| {
                 let mut packet = [0; PAYLOAD];

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use pnode_core::{AllocError, Denied, Features, FreeError, MemoryClass, NodeId, Order, Reason, Request};
 use pnode_user::fault::{BackendKind, Choice, FaultError};
@@ -211,11 +210,9 @@ fn threads_that_touch_and_services_that_move_lose_nothing() {
             const PAGES: usize = 60;
             let nodes = ids(machine);
             // The writers go on until everything has happened to them often enough, whatever the machine's speed.
-            let start = Instant::now();
             let busy = &|| {
                 let counters = machine.counters();
-                let least = counters.demoted.min(counters.promoted).min(counters.migrated);
-                least > 40 || start.elapsed() > Duration::from_secs(30)
+                counters.demoted.min(counters.promoted).min(counters.migrated) > 40
             };
             let stop = AtomicBool::new(false);
             let memories: Vec<_> = (0..WRITERS).map(|_| machine.map(PAGES, nodes[0]).unwrap()).collect();
@@ -263,8 +260,10 @@ fn threads_that_touch_and_services_that_move_lose_nothing() {
                         }
                     });
                 }
-                for (writer, versions) in writers.into_iter().enumerate() {
-                    let versions = versions.join().unwrap();
+                let written: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+                stop.store(true, Ordering::Relaxed);
+                for (writer, versions) in written.into_iter().enumerate() {
+                    let versions = versions.unwrap();
                     for (page, version) in
                         versions.into_iter().enumerate().filter(|(_, version)| *version > 0)
                     {
@@ -275,7 +274,6 @@ fn threads_that_touch_and_services_that_move_lose_nothing() {
                         );
                     }
                 }
-                stop.store(true, Ordering::Relaxed);
             });
             machine.audit().unwrap();
             let counters = machine.counters();

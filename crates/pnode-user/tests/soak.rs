@@ -24,6 +24,9 @@ use pnode_user::{Machine, NodeSpec};
 const PLACES: [usize; 4] = [0, 8, 2048, 4088];
 const PAGE: usize = 4096;
 
+/// A thread that takes no step for so long hangs; on the busiest machine each is a small part of it.
+const HUNG: Duration = Duration::from_secs(300);
+
 /// What each thread does, and how many do it.
 const ROLES: [(Role, usize); 11] = [
     (Role::Toucher, 7),
@@ -369,7 +372,6 @@ impl World<'_> {
 
     /// Takes a node away and brings it back. What keeps it is said, and it is asked for again.
     fn pull_and_plug(&self, node: NodeId) -> Result<(), String> {
-        let start = Instant::now();
         loop {
             match self.machine.unplug(node) {
                 Ok(_) => break,
@@ -378,8 +380,8 @@ impl World<'_> {
                     | UnplugError::Offline(_)
                     | UnplugError::Service(_),
                 ) => return Ok(()),
-                // Its memory is gone, and somebody holds a grant: it must go in the end.
-                Err(UnplugError::Unregister(_)) if start.elapsed() < Duration::from_secs(30) => {}
+                // Its memory is gone, and somebody holds a grant: it must go in the end, or the soak hangs and says so.
+                Err(UnplugError::Unregister(_)) => thread::yield_now(),
                 Err(error) => return Err(format!("{node:?} was not unplugged: {error}")),
             }
         }
@@ -616,13 +618,22 @@ fn soak(choice: Choice, room: Room, length: Duration) {
             }
         }
         let start = Instant::now();
-        while start.elapsed() < length && !world.stop.load(Ordering::Relaxed) {
+        // Longer than that only until each role had a turn: a busy machine gives some of them none for a while.
+        let starved = || world.steps.iter().any(|steps| steps.load(Ordering::Relaxed) == 0);
+        while (start.elapsed() < length || starved()) && !world.stop.load(Ordering::Relaxed) {
+            if start.elapsed() > length + HUNG {
+                eprintln!(
+                    "{choice:?} {room:?} seed {seed}: some never came to their turn: {:?}",
+                    world.steps
+                );
+                std::process::abort();
+            }
             thread::sleep(Duration::from_millis(20));
         }
         world.stop.store(true, Ordering::Relaxed);
         let patience = Instant::now();
         while running.load(Ordering::Relaxed) > 0 {
-            if patience.elapsed() > Duration::from_secs(60) {
+            if patience.elapsed() > HUNG {
                 eprintln!(
                     "{choice:?} {room:?} seed {seed}: {running:?} threads hang; steps {:?}",
                     world.steps
@@ -665,9 +676,6 @@ fn soak(choice: Choice, room: Room, length: Duration) {
         .map(|((role, _), steps)| format!("{role:?} {}", steps.load(Ordering::Relaxed)))
         .collect();
     println!("{choice:?} {room:?} seed {seed}: {}\n{counters}", steps.join(", "));
-    for (role, steps) in ROLES.iter().zip(&world.steps) {
-        assert!(steps.load(Ordering::Relaxed) > 0, "{role:?} never came to its turn");
-    }
     drop(world);
     drop(memory);
     machine.audit().unwrap();

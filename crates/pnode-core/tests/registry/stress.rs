@@ -11,6 +11,7 @@ use super::step::id;
 
 const ZONES: usize = 3;
 const FRAMES: u64 = 16;
+const USERS: u32 = 4;
 
 /// Who owns each frame, 0 for nobody.
 struct Owners([[AtomicU32; FRAMES as usize]; ZONES]);
@@ -63,11 +64,12 @@ fn zones_change_hands_under_load_and_no_frame_has_two_owners() {
     dram.online(&zones[2]).unwrap();
     let owners = Owners(std::array::from_fn(|_| std::array::from_fn(|_| AtomicU32::new(0))));
     let stop = AtomicBool::new(false);
-    let (nodes, owner, dram, owners, stop) = (&nodes, &owner, &dram, &owners, &stop);
+    // By user: how many blocks it got.
+    let taken: [AtomicU32; USERS as usize] = Default::default();
+    let (nodes, owner, dram, owners, stop, taken) = (&nodes, &owner, &dram, &owners, &stop, &taken);
     let user = |who: u32, granted: bool| {
         let mut random = Random(seed ^ u64::from(who) << 32 | 1);
         let mut frames: Vec<Frame> = Vec::new();
-        let mut taken = 0u32;
         let give = |frame: Frame| {
             owners.gives(who, &frame);
             nodes.free(frame).unwrap();
@@ -84,7 +86,7 @@ fn zones_change_hands_under_load_and_no_frame_has_two_owners() {
                     // While the block is out its zone cannot change hands.
                     assert_eq!(nodes.node_of(frame.pfn()), Some(id(usize::from(granted))), "{frame:?}");
                     frames.push(frame);
-                    taken += 1;
+                    taken[who as usize - 1].fetch_add(1, Ordering::Relaxed);
                 }
             } else if !frames.is_empty() {
                 give(frames.swap_remove(random.below(frames.len() as u64) as usize));
@@ -94,14 +96,15 @@ fn zones_change_hands_under_load_and_no_frame_has_two_owners() {
             }
         }
         frames.into_iter().for_each(give);
-        taken
     };
-    let moved = std::thread::scope(|scope| {
-        let users: Vec<_> = (1..=4).map(|who| scope.spawn(move || user(who, who % 2 == 0))).collect();
+    std::thread::scope(|scope| {
+        let users: Vec<_> = (1..=USERS).map(|who| scope.spawn(move || user(who, who % 2 == 0))).collect();
         let mut random = Random(seed | 1);
         let mut moved = 0;
-        let end = std::time::Instant::now() + std::time::Duration::from_millis(700);
-        while std::time::Instant::now() < end {
+        let least = || taken.iter().map(|taken| taken.load(Ordering::Relaxed)).min();
+        // Goes on for as long as it takes until everybody got something, however the threads are scheduled; a user ends
+        // before that only by a failed assertion.
+        while (moved < 500 || least() < Some(50)) && !users.iter().any(|user| user.is_finished()) {
             let zone = &zones[random.below(2) as usize];
             let (from, to) = match nodes.node_of(zone.span().start()) {
                 Some(node) if node == id(0) => (dram, &**owner),
@@ -118,11 +121,7 @@ fn zones_change_hands_under_load_and_no_frame_has_two_owners() {
             std::thread::yield_now();
         }
         stop.store(true, Ordering::Relaxed);
-        let taken: Vec<u32> = users.into_iter().map(|user| user.join().unwrap()).collect();
         println!("{moved} moves, blocks taken: {taken:?}");
-        assert!(taken.iter().all(|taken| *taken > 0), "{taken:?}");
-        moved
     });
-    assert!(moved > 0);
     assert!(zones.iter().all(|zone| zone.used_frames() == 0), "every block was given back");
 }
