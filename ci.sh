@@ -105,6 +105,9 @@ job_examples() {
     target/release/examples/trace_replay --replay "$trace" --svg target/example.svg >"$log" 2>&1 || { tail "$log"; return 1; }
   echo "-0" >>"$trace"
   if target/release/examples/trace_replay --replay "$trace" >"$log" 2>&1; then echo "trace_replay took a damaged trace"; return 1; fi
+  # What happened is written down, and a table has the fields that programs read.
+  target/release/examples/far_tier --trace target/example.csv >"$log" && head -1 target/example.csv | grep -q '^number,what,node,pfn,' ||
+    { tail "$log"; return 1; }
   # One policy alone, and one that the owner of the node did not consent to.
   target/release/examples/mempolicy --membind cxl --pages 100 --move gpu --show >"$log" || { tail "$log"; return 1; }
   if target/release/examples/mempolicy --membind card >"$log" 2>&1; then echo "mempolicy bound to a closed node"; return 1; fi

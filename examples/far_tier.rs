@@ -56,7 +56,7 @@ fn run(options: &Options) -> Result<(), String> {
     )?;
     let ordinary = description.ordinary_frames();
     let near = description.ordinary()?;
-    let machine = description.build()?;
+    let machine = options.build()?;
     let pages = (ordinary * 7 / 4).min(ordinary + machine.frames(far) as usize * 3 / 4);
     if !(64..=LARGEST).contains(&ordinary) || pages < ordinary * 5 / 4 {
         return Err(description.about(&format!(
@@ -110,6 +110,7 @@ fn run(options: &Options) -> Result<(), String> {
         shares.push(share);
     }
     cli::draw(&machine, "far_tier: after nine rounds", options.svg.as_ref())?;
+    options.write_trace(&machine, "far_tier: nine rounds")?;
     // Within each phase of interest the service must catch up.
     for phase in shares.chunks(3) {
         ensure(

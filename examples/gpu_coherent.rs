@@ -131,7 +131,7 @@ fn run(options: &Options) -> Result<(), String> {
         "node gpu private 96frames class accelerator",
     )?;
     let dram = description.ordinary()?;
-    let machine = description.build()?;
+    let machine = options.build()?;
     // Migrating by hand names one ordinary node, which must have room for a tensor that is evicted, and for some more.
     let room = machine.frames(dram).min(machine.frames(device) * 2) as usize;
     let pages = (room / 4).min(LARGEST);
@@ -194,6 +194,7 @@ fn run(options: &Options) -> Result<(), String> {
     println!("\n{} pages evicted, {} brought back, every result right", driver.evicted, driver.fetched);
     ensure(driver.evicted > 0 && driver.fetched > 0, "the device was never overcommitted")?;
     cli::draw(&machine, "gpu_coherent: after the last launch", options.svg.as_ref())?;
+    options.write_trace(&machine, "gpu_coherent: every launch")?;
     drop(driver);
     for frame in firmware {
         machine.free(frame).map_err(say)?;

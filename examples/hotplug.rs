@@ -49,7 +49,7 @@ fn run(options: &Options) -> Result<(), String> {
         |spec| spec.is_private() && spec.doors().contains(doors),
         "node device private 8MiB class hbm doors USER_NUMA|HOTUNPLUG",
     )?;
-    let machine = description.build()?;
+    let machine = options.build()?;
     let room = description.ordinary_frames().min(machine.frames(device) as usize);
     let pages = (room.saturating_sub(SPARE) / 2).min(LARGEST);
     if pages == 0 {
@@ -89,6 +89,7 @@ fn run(options: &Options) -> Result<(), String> {
         ensure(is_whole, &format!("node {name} has lost a frame"))?;
     }
     println!("\nNo program found a wrong value, and every frame has gone back.");
+    options.write_trace(&machine, "hotplug: five rounds")?;
     Ok(())
 }
 

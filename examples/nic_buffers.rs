@@ -82,7 +82,7 @@ fn run(options: &Options) -> Result<(), String> {
         |spec| spec.is_private() && buffers(spec),
         "node card private 64frames class device-buffer",
     )?;
-    let machine = description.build()?;
+    let machine = options.build()?;
     let in_flight = machine.frames(card) as usize + MORE_THAN_FIT;
     if in_flight as u64 > PACKETS / 2 {
         let most = PACKETS / 2 - MORE_THAN_FIT as u64;
@@ -121,6 +121,7 @@ fn run(options: &Options) -> Result<(), String> {
     println!("neighbour's requests   {asked} near the card, {reached} of them served by it");
     ensure(reached == 0, "an ordinary request reached the card's memory")?;
     ensure(on_card > 0 && elsewhere > 0, "both kinds of buffers must have been used")?;
+    options.write_trace(&machine, "nic_buffers: every packet")?;
     machine.audit().map_err(say)?;
     for (node, (name, spec)) in machine.nodes().zip(description.file.nodes()) {
         let (free, all) = (machine.free_frames(node), machine.frames(node));

@@ -8,6 +8,7 @@ use pnode_core::{Frame, Pfn};
 use super::common::Writes;
 use super::mapping::Mapping;
 use super::region::{Page, Region, State};
+use super::trace::{Note, What, Why};
 use crate::fault::{Access, FaultError, Protection, Standing};
 
 /// The most pages that are brought at once: what the processor maps by one entry.
@@ -49,8 +50,10 @@ impl Region {
                 false => self.shared.give_back(frame),
             }
         }
+        let note = Note::new(What::Fault, Why::FirstTouch).frame(&frame);
         self.settle_mapped(cell, frame, mapped)?;
         let pages = if together { pages } else { 1 };
+        self.shared.note(|| note.count(pages as u64));
         self.shared.counters.hard_faults.add(1);
         self.shared.counters.faulted_around.add(pages as u64 - 1);
         Ok(pages)

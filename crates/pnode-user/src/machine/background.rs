@@ -9,6 +9,7 @@ use std::time::Duration;
 use pnode_core::{Denied, NodeId, Reason};
 
 use super::region::State;
+use super::trace::{What, Why};
 use super::{Machine, Shared};
 
 /// How many frames of a node are to be free.
@@ -119,7 +120,7 @@ impl Shared {
     }
 
     fn promote_hot(&self, node: NodeId, pages: usize) -> Result<usize, Denied> {
-        let grant = self.nodes.grant(node, Reason::Promotion)?;
+        let grant = self.gate(node, self.nodes.grant(node, Reason::Promotion))?;
         let mut moved = 0;
         for region in self.live_regions() {
             for (page, cell) in region.pages.iter().enumerate() {
@@ -130,6 +131,7 @@ impl Shared {
                 let is_there = matches!(&cell.state, State::Resident(frame) if frame.node() == node);
                 if is_there && cell.referenced && region.move_to_ordinary(page, &mut cell).is_ok() {
                     self.counters.promoted_hot.add(1);
+                    region.note(What::Promote, Why::Hot, &cell);
                     moved += 1;
                 }
             }

@@ -18,6 +18,7 @@ use super::object::Body;
 use super::process::Sharing;
 use super::region::{Page, Region, State};
 use super::swap::Slot;
+use super::trace::{Note, What, Why};
 use crate::fault::{FaultError, Protection};
 use crate::sys::SysError;
 
@@ -310,6 +311,7 @@ impl Region {
         if writes == Writes::No {
             if mapped.is_some() {
                 counters.spurious_faults.add(1);
+                self.fault_was(Why::Settled, inner.frame());
                 return Ok(());
             }
             let frame = inner.frame().ok_or(FaultError::NotMapped)?;
@@ -317,12 +319,14 @@ impl Region {
             self.protection(page, frame)?;
             self.map_as(page, frame, Protection::ReadOnly)?;
             counters.soft_faults.add(1);
+            self.fault_was(Why::Present, Some(frame));
             return Ok(());
         }
         if self.sharing(page) == Sharing::Shared {
             let frame = inner.write().ok_or(FaultError::NotMapped)?;
             self.map(page, frame)?;
             counters.soft_faults.add(1);
+            self.fault_was(Why::Present, Some(frame));
             return Ok(());
         }
         if inner.users() == 1 && !common.is_kept() {
@@ -332,6 +336,7 @@ impl Region {
             };
             inner.users.clear();
             drop(inner);
+            self.fault_was(Why::TakenOver, Some(&frame));
             cell.state = State::Resident(frame);
             counters.taken_over.add(1);
             return Ok(());
@@ -348,6 +353,7 @@ impl Region {
         }
         inner.forget(self, page);
         drop(inner);
+        self.fault_was(Why::Copied, Some(&new));
         cell.state = State::Resident(new);
         counters.copied_on_write.add(1);
         Ok(())
@@ -360,7 +366,10 @@ impl Region {
         }
         self.view.write_protect(page).map_err(FaultError::Kernel)?;
         let held = match core::mem::take(&mut cell.state) {
-            State::Resident(frame) => Held::Resident(frame),
+            State::Resident(frame) => {
+                self.shared.note(|| Note::new(What::Fence, Why::Shared).frame(&frame));
+                Held::Resident(frame)
+            }
             State::Swapped(slot) => Held::Swapped(slot),
             other => {
                 cell.state = other;

@@ -145,7 +145,10 @@ impl Region {
         loop {
             match patiently(|| self.shared.nodes.alloc(request)) {
                 Err(AllocError::NoMemory { .. }) if self.shared.reclaim(BATCH) > 0 => {}
-                result => return result.map_err(FaultError::NoFrame),
+                result => {
+                    let taken = result.inspect_err(|error| self.shared.note_shortage(error));
+                    return taken.map_err(FaultError::NoFrame);
+                }
             }
         }
     }

@@ -16,7 +16,8 @@
 //! | `heap` | heaps on a node |
 //! | `background` | keeping memory free and promoting hot pages, by hand or by a thread |
 //! | `unplug` | taking a node away while it is in use |
-//! | `counters`, `picture` | what can be read back |
+//! | `counters`, `picture`, `trace` | what can be read back |
+//! | `watch`, `zone` | who looks on when a block changes hands |
 
 mod around;
 mod background;
@@ -35,7 +36,10 @@ mod region;
 mod site;
 mod spec;
 mod swap;
+mod trace;
 mod unplug;
+mod watch;
+mod zone;
 
 use core::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -51,6 +55,9 @@ use crate::fault::Backend;
 use region::Region;
 use site::Site;
 use swap::Swap;
+use trace::Note;
+use watch::Watch;
+use zone::Zone;
 
 pub use background::{Background, KeepFree};
 pub use compressed::{CompressedError, CompressedUse};
@@ -65,9 +72,9 @@ pub use process::{
 pub use reclaim::{DemoteError, Demotion};
 pub use site::AuditError;
 pub use spec::{BuildError, Builder, NodeSpec};
+pub use trace::{Event, Trace, What, Why};
 pub use unplug::{UnplugError, Unplugged};
 
-type Zone = pnode_buddy::Zone<'static>;
 type Registry = Nodes<'static, Zone>;
 
 /// A machine of nodes.
@@ -119,6 +126,7 @@ pub struct Machine {
 /// - **S1** `_arena` is dropped last, and only `sites` and `nodes` hold references into it; neither leaves the crate.
 struct Shared {
     counters: counters::Live,
+    watch: Arc<Watch>,
     /// Faults whose page a policy placed.
     faults_by_policy: FaultCounters,
     faults: Arc<Backend>,
@@ -207,7 +215,7 @@ impl Machine {
     ///
     /// [`Denied`] says which door is shut.
     pub fn grant(&self, node: NodeId, reason: Reason) -> Result<MachineGrant<'_>, Denied> {
-        let grant = self.shared.nodes.grant(node, reason)?;
+        let grant = self.shared.gate(node, self.shared.nodes.grant(node, reason))?;
         Ok(MachineGrant { grant, machine: self })
     }
 
@@ -218,7 +226,7 @@ impl Machine {
     /// [`Denied`], [`Denied::NotPrivate`] among them.
     pub fn owner_grant(&self, node: NodeId) -> Result<MachineGrant<'_>, Denied> {
         let site = self.shared.site(node).ok_or(Denied::Unknown { node })?;
-        Ok(MachineGrant { grant: site.owner_grant()?, machine: self })
+        Ok(MachineGrant { grant: self.shared.gate(node, site.owner_grant())?, machine: self })
     }
 
     /// Copies bytes out of a block, from byte `offset` on. Says whether the block has them.
@@ -342,16 +350,19 @@ impl Shared {
         let storage = keep(&arena, BoxedStorage::new(count, count).map_err(BuildError::Storage)?);
         let nodes = Nodes::new(storage.slots(), distances).map_err(BuildError::Storage)?;
         let nodes: &'static Registry = keep(&arena, nodes);
+        let watch = Arc::<Watch>::default();
         let mut sites = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
             let (node, frames) = spec::frames_of(index, spec.frames)?;
-            let zone = Zone::boxed(frames, &[]).map_err(|error| BuildError::Zone { node, error })?;
-            let zone = keep(&arena, zone);
+            let zone = pnode_buddy::Zone::boxed(frames, &[]);
+            let zone = zone.map_err(|error| BuildError::Zone { node, error })?;
+            let zone = keep(&arena, Zone::new(zone, node, &watch));
             sites.push(Site::new(page, node, frames, zone, nodes, spec)?);
         }
         // INVARIANT: S1: `_arena` is the last field, and the other two are private and lend no `'static` reference.
         Ok(Self {
             counters: Default::default(),
+            watch,
             faults_by_policy: FaultCounters::new(),
             faults,
             page,
@@ -378,11 +389,18 @@ impl Shared {
 
     /// Notes that a block is a caller's from here on.
     fn lend(&self, take: impl FnOnce() -> Result<Frame, AllocError>) -> Result<Frame, AllocError> {
-        let frame = take()?;
+        let frame = take().inspect_err(|error| self.note_shortage(error))?;
         if let Some(site) = self.site(frame.node()) {
             site.lent.lend(&frame);
         }
         Ok(frame)
+    }
+
+    /// Records that a request found no memory.
+    fn note_shortage(&self, error: &AllocError) {
+        if let AllocError::NoMemory { order } = *error {
+            self.note(|| Note::new(What::NoMemory, Why::Shortage).count(order.frames()));
+        }
     }
 
     fn regions(&self) -> MutexGuard<'_, Regions> {

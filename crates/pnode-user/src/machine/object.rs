@@ -15,6 +15,7 @@ use pnode_core::{Frame, Mems, NodeId, PageOrigin};
 use super::common::{Common, Held};
 use super::mapping::{MapError, Place};
 use super::process::Counting;
+use super::trace::{Note, What, Why};
 use super::{Machine, Shared};
 use crate::fault::FaultError;
 
@@ -252,6 +253,7 @@ impl Body {
         let disk = disk.read().unwrap_or_else(PoisonError::into_inner);
         let read = site.backing.write(number, 0, &disk[self.on_disk(index, disk.len())]);
         self.shared.counters.read_in.add(u64::from(read));
+        self.shared.note(|| Note::new(What::File, if read { Why::In } else { Why::Refused }).frame(frame));
         read
     }
 
@@ -264,6 +266,8 @@ impl Body {
         let part = self.on_disk(index, disk.len());
         let written = site.backing.read(number, 0, &mut disk[part]);
         self.shared.counters.written_back.add(u64::from(written));
+        self.shared
+            .note(|| Note::new(What::File, if written { Why::Out } else { Why::Refused }).frame(frame));
         written
     }
 
@@ -345,6 +349,9 @@ impl Shared {
                 Err(PlaceError::Contended { .. }) => std::thread::yield_now(),
                 Err(PlaceError::NoMemory { .. }) if self.reclaim(BATCH) > 0 => {}
                 Err(error) => {
+                    if matches!(error, PlaceError::NoMemory { .. }) {
+                        self.note(|| Note::new(What::NoMemory, Why::Shortage));
+                    }
                     self.faults_by_policy.count_failure();
                     return Err(FaultError::NoPlace(error));
                 }

@@ -238,14 +238,17 @@ impl Occupancy {
             let _ = writeln!(body, r##"<text x="{}" y="{y}" class="l">{name}</text>"##, x + 16);
             x += 40 + 7 * name.len();
         }
-        format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
-             font-family=\"sans-serif\">\n<style>.t{{font-size:18px;font-weight:bold}}.n{{font-size:13px}}.l{{font-size:11px;fill:#444}}</style>\n\
-             <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n<text x=\"20\" y=\"30\" class=\"t\">{}</text>\n{body}</svg>\n",
-            escape(title),
-            height = y + 20,
-        )
+        document(width, y + 20, &escape(title), &body)
     }
+}
+
+/// An SVG document of this size around `body`, with `title` above it.
+pub(super) fn document(width: usize, height: usize, title: &str, body: &str) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+         font-family=\"sans-serif\">\n<style>.t{{font-size:18px;font-weight:bold}}.n{{font-size:13px}}.l{{font-size:11px;fill:#444}}</style>\n\
+         <rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n<text x=\"20\" y=\"30\" class=\"t\">{title}</text>\n{body}</svg>\n"
+    )
 }
 
 /// Three bars to one scale: what a compressed node advertises, what its pages would take, what it has and uses.
@@ -269,7 +272,7 @@ fn bars(body: &mut String, mut y: usize, width: usize, usage: CompressedUse) -> 
     y
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

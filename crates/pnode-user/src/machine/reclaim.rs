@@ -14,6 +14,7 @@ use super::mapping::Mapping;
 use super::region::{Page, Region, State};
 use super::site::Site;
 use super::spec::MAX_NODES;
+use super::trace::{Note, What, Why};
 use super::{Machine, Shared, Zone};
 use crate::fault::FaultError;
 use crate::sys::SysError;
@@ -97,7 +98,8 @@ impl Mapping {
     /// page to, which stays where it is, as do those after it.
     pub fn promote(&self, pages: Range<usize>, node: NodeId) -> Result<usize, FaultError> {
         let region = &*self.region;
-        let grant = region.shared.nodes.grant(node, Reason::Promotion).map_err(FaultError::Denied)?;
+        let grant = region.shared.nodes.grant(node, Reason::Promotion);
+        let grant = region.shared.gate(node, grant).map_err(FaultError::Denied)?;
         let mut done = 0;
         for page in region.clamp(pages) {
             let Some(mut cell) = region.lock(page) else { break };
@@ -109,6 +111,7 @@ impl Mapping {
             };
             if on == Some(node) {
                 region.move_to_ordinary(page, &mut cell)?;
+                region.note(What::Promote, Why::Asked, &cell);
                 done += 1;
             }
         }
@@ -193,7 +196,7 @@ impl Shared {
         if !site.is_private() {
             return Ok(Target::Ordinary(node));
         }
-        let grant = self.nodes.grant(node, Reason::Demotion).map_err(DemoteError::Denied)?;
+        let grant = self.gate(node, self.nodes.grant(node, Reason::Demotion)).map_err(DemoteError::Denied)?;
         Ok(match site.compressed() {
             Some(service) => Target::Compressed(service, grant),
             // Its service comes or has gone; its frames are for that service only.
@@ -248,6 +251,7 @@ impl Shared {
             done += self.reclaim_objects(pages);
         }
         if routes.are_closed() && !swaps || all == 0 {
+            self.note(|| Note::new(What::Reclaim, Why::Cold).count(done as u64));
             return done;
         }
         let (mut index, mut page) = self.regions().hand;
@@ -266,6 +270,7 @@ impl Shared {
             (page, visits) = (page + 1, visits + 1);
         }
         self.regions().hand = (index, page);
+        self.note(|| Note::new(What::Reclaim, Why::Cold).count(done as u64));
         done
     }
 }

@@ -15,6 +15,7 @@ use super::process::Layout;
 use super::reclaim::{DemoteError, Target};
 use super::site::Site;
 use super::swap::Slot;
+use super::trace::{Note, What, Why};
 use crate::fault::{Access, FaultError, Pager, Protection, Standing, View};
 use crate::sys::SysError;
 
@@ -73,6 +74,7 @@ impl Pager for Region {
         let served = self.serve(page, &mut cell, access);
         if served.is_err() {
             self.shared.counters.failed_faults.add(1);
+            self.fault_was(Why::Refused, None);
         }
         served
     }
@@ -144,6 +146,7 @@ impl Region {
                 let filled = self.shared.swap_in(slot, &frame);
                 let mapped = if filled { self.map(page, &frame) } else { Err(FaultError::NotMapped) };
                 self.settle_mapped(cell, frame, mapped)?;
+                self.note(What::Fault, Why::In, cell);
             }
             State::Untouched => {
                 let around = self.shared.fault_around;
@@ -158,21 +161,29 @@ impl Region {
                     let mapped = self.map(page, &new);
                     self.settle_mapped(cell, new, mapped)?;
                     counters.promoted.add(1);
+                    self.note(What::Promote, Why::Write, cell);
                 } else if mapped == Some(Protection::ReadWrite) || mapped.is_some() && (fenced || !writes) {
                     counters.spurious_faults.add(1);
+                    self.fault_was(Why::Settled, Some(frame));
                 } else {
                     self.map(page, frame)?;
                     counters.soft_faults.add(1);
+                    self.fault_was(Why::Present, Some(frame));
                 }
             }
             State::Stored { node, page: stored } if writes => {
                 self.bring_back(page, cell, node, stored, |frame| self.map(page, frame))?;
                 counters.promoted.add(1);
+                self.note(What::Promote, Why::Write, cell);
             }
-            State::Stored { .. } if mapped.is_some() => counters.spurious_faults.add(1),
+            State::Stored { node, .. } if mapped.is_some() => {
+                counters.spurious_faults.add(1);
+                self.shared.note(|| Note::new(What::Fault, Why::Settled).on(node));
+            }
             State::Stored { node, page: stored } => {
                 self.service(node)?.show(self, page, stored)?;
                 counters.read_faults.add(1);
+                self.shared.note(|| Note::new(What::Fault, Why::Stored).on(node));
             }
         }
         Ok(())
@@ -226,6 +237,9 @@ impl Region {
         protection: Protection,
     ) -> Result<(), FaultError> {
         let (site, index) = self.shared.locate(frame.pfn()).ok_or(FaultError::NotMapped)?;
+        if site.features.contains(Features::WRITE_FENCE) {
+            self.shared.note(|| Note::new(What::Fence, Why::FencedNode).frame(frame));
+        }
         self.view.map(page, 1, &site.backing, index, protection).map_err(FaultError::Kernel)
     }
 
@@ -285,7 +299,7 @@ impl Region {
         }
         let new = take().map_err(FaultError::NoFrame)?;
         self.move_to(page, &mut cell, new).map_err(FaultError::Kernel)?;
-        self.shared.counters.migrated.add(1);
+        self.migrated(&cell);
         Ok(())
     }
 
@@ -380,9 +394,11 @@ impl Region {
         let moved = self.move_into(page, cell, target);
         let counters = &self.shared.counters;
         if moved.is_ok() {
-            counters.demoted.add(1)
+            counters.demoted.add(1);
+            self.note(What::Demote, Why::Asked, cell);
         } else {
-            counters.demotion_refused.add(1)
+            counters.demotion_refused.add(1);
+            self.note(What::Demote, Why::Refused, cell);
         }
         moved
     }
@@ -419,6 +435,33 @@ impl Region {
                 State::Untouched | State::Stored { .. } | State::Swapped(_) => {}
             }
         }
+    }
+
+    /// Records what happened to a page, with the place where it is now.
+    pub(super) fn note(&self, what: What, why: Why, cell: &Page) {
+        self.shared.note(|| {
+            let note = Note::new(what, why);
+            match &cell.state {
+                State::Resident(frame) => note.frame(frame),
+                State::Stored { node, .. } => note.on(*node),
+                State::Common(common) => common.lock().frame().map_or(note, |frame| note.frame(frame)),
+                State::Untouched | State::Swapped(_) => note,
+            }
+        });
+    }
+
+    /// Records how a fault was served.
+    pub(super) fn fault_was(&self, why: Why, frame: Option<&Frame>) {
+        self.shared.note(|| {
+            let note = Note::new(What::Fault, why);
+            frame.map_or(note, |frame| note.frame(frame))
+        });
+    }
+
+    /// Counts and records that a page moved to another node because somebody asked.
+    pub(super) fn migrated(&self, cell: &Page) {
+        self.shared.counters.migrated.add(1);
+        self.note(What::Migrate, Why::Asked, cell);
     }
 
     /// The pages of `range` that exist.

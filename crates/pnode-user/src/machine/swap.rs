@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use pnode_core::{Frame, PageSize};
 
 use super::Shared;
+use super::trace::{Note, What, Why};
 use crate::sys::{self, SysError};
 
 /// A file of slots, each of the size of a page.
@@ -52,8 +53,10 @@ impl Shared {
             && swap.file.write_all_at(&bytes, swap.offset(&slot)).is_ok();
         if written {
             self.counters.swapped_out.add(1);
+            self.note(|| Note::new(What::Swap, Why::Out).frame(frame));
             Some(slot)
         } else {
+            self.note(|| Note::new(What::Swap, Why::Refused).frame(frame));
             self.free_slot(slot);
             None
         }
@@ -66,6 +69,7 @@ impl Shared {
         let read = swap.file.read_exact_at(&mut bytes, swap.offset(slot)).is_ok();
         let done = read && site.backing.write(index, 0, &bytes);
         self.counters.swapped_in.add(u64::from(done));
+        self.note(|| Note::new(What::Swap, if done { Why::In } else { Why::Refused }).frame(frame));
         done
     }
 

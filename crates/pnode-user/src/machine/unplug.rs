@@ -9,6 +9,7 @@ use pnode_core::{NodeId, OfflineError, RegisterError, Stale, UnregisterError};
 use super::region::{Region, State};
 use super::site::Site;
 use super::spec::BuildError;
+use super::trace::{Note, What, Why};
 use super::{Machine, Shared};
 use crate::fault::FaultError;
 
@@ -86,6 +87,7 @@ impl Machine {
             UnregisterError::Stale(stale) => UnplugError::Stale(stale),
             error => UnplugError::Unregister(error),
         })?;
+        shared.note(|| Note::new(What::Unplug, Why::Asked).on(node).count(moved as u64));
         Ok(Unplugged { pages: moved })
     }
 
@@ -100,6 +102,7 @@ impl Machine {
         let site = self.shared.site(node).ok_or(BuildError::Register(RegisterError::Unknown { node }))?;
         site.plug(self.shared.nodes)?;
         self.shared.rebind_policies();
+        self.shared.note(|| Note::new(What::Plug, Why::Asked).on(node).count(site.frames.frames()));
         Ok(())
     }
 }
@@ -124,6 +127,10 @@ impl Shared {
                 evacuated.map_err(|error| UnplugError::Evacuate { node, moved, error })?;
                 moved += 1;
                 self.counters.evacuated.add(1);
+                self.note(|| {
+                    let note = Note::new(What::Migrate, Why::Leaving);
+                    common.lock().frame().map_or(note, |frame| note.frame(frame))
+                });
             }
         }
         if let Some(compressed) = site.compressed() {
@@ -155,6 +162,7 @@ impl Region {
                 self.move_to_ordinary(page, &mut cell)?;
                 *moved += 1;
                 self.shared.counters.evacuated.add(1);
+                self.note(What::Migrate, Why::Leaving, &cell);
             }
         }
         Ok(())

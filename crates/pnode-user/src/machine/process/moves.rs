@@ -196,14 +196,15 @@ impl Region {
             return Err(MovePageError::NotThere);
         }
         self.move_to(page, &mut cell, new).map_err(MovePageError::Kernel)?;
-        self.shared.counters.migrated.add(1);
+        self.migrated(&cell);
         Ok(to)
     }
 
     fn frame_for_user(&self, to: NodeId) -> Result<Frame, MovePageError> {
         let nodes = self.shared.nodes;
         if nodes.state(to).is_some_and(|state| state.is_private()) {
-            let grant = nodes.grant(to, Reason::UserMigrate).map_err(MovePageError::Denied)?;
+            let grant = self.shared.gate(to, nodes.grant(to, Reason::UserMigrate));
+            let grant = grant.map_err(MovePageError::Denied)?;
             return grant.alloc(Request::page()).map_err(MovePageError::NoFrame);
         }
         nodes.alloc(Request::page().prefer(to).this_node_only()).map_err(MovePageError::NoFrame)

@@ -230,7 +230,7 @@ impl Region {
             return Ok(false);
         }
         self.move_to(page, &mut cell, new).map_err(FaultError::Kernel)?;
-        self.shared.counters.migrated.add(1);
+        self.migrated(&cell);
         Ok(true)
     }
 }
