@@ -7,7 +7,7 @@ use pnode_core::{
     PageOrigin, Pfn, Placement, Private, Storage, WordZone,
 };
 
-pub(crate) type Registry = Nodes<'static, WordZone>;
+pub(crate) type Registry<'m> = Nodes<'m, WordZone>;
 
 /// Nodes of the worlds: `A` and `B` are ordinary, `C` and `D` private in most of them.
 pub(crate) const A: u16 = 0;
@@ -29,15 +29,15 @@ pub(crate) const OPEN: Kind = Kind::Private(Features::USER_NUMA);
 pub(crate) const CLOSED: Kind = Kind::Private(Features::NONE);
 
 /// Who registered a node.
-enum Holder {
-    Ordinary(NodeHandle<'static, WordZone>),
-    Private(Owner<'static, WordZone>),
+enum Holder<'m> {
+    Ordinary(NodeHandle<'m, WordZone>),
+    Private(Owner<'m, WordZone>),
 }
 
-pub(crate) struct World {
-    pub(crate) nodes: &'static Registry,
-    holders: Vec<Option<Holder>>,
-    frames: u64,
+pub(crate) struct World<'m> {
+    pub(crate) nodes: &'m Registry<'m>,
+    zones: &'m [WordZone],
+    holders: Vec<Option<Holder<'m>>>,
 }
 
 pub(crate) fn id(number: u16) -> NodeId {
@@ -52,7 +52,13 @@ pub(crate) fn numbers(mask: &NodeMask) -> Vec<u16> {
     mask.iter().map(NodeId::get).collect()
 }
 
-impl World {
+/// The zone of each node id, of `frames` frames.
+pub(crate) fn zones(frames: u64) -> Vec<WordZone> {
+    let zone = |number| WordZone::new(FrameRange::new(Pfn::new(number * 64), frames).unwrap()).unwrap();
+    (0..IDS as u64).map(zone).collect()
+}
+
+impl World<'static> {
     /// Nodes of `kinds`, `frames` frames each, equally far from one another.
     pub(crate) fn new(kinds: &[Kind], frames: u64) -> Self {
         Self::with_distances(kinds, frames, Distances::uniform(IDS).unwrap())
@@ -62,23 +68,27 @@ impl World {
     pub(crate) fn with_distances(kinds: &[Kind], frames: u64, distances: Distances<'static>) -> Self {
         let storage = Box::leak(Box::new(Storage::<WordZone, IDS, IDS>::new()));
         let nodes = Box::leak(Box::new(Nodes::new(storage.slots(), distances).unwrap()));
-        let mut world = Self { nodes, holders: (0..IDS).map(|_| None).collect(), frames };
-        for (number, kind) in kinds.iter().enumerate() {
-            world.join(number as u16, *kind);
-        }
-        world
+        Self::on(nodes, zones(frames).leak(), kinds)
     }
 
     /// Two ordinary nodes A and B, two private ones C and D of `kind`.
     pub(crate) fn of_two_and_two(kind: Kind, frames: u64) -> Self {
         Self::new(&[Kind::Ordinary, Kind::Ordinary, kind, kind], frames)
     }
+}
+
+impl<'m> World<'m> {
+    /// Nodes of `kinds`, whose memory is in `zones`, by number.
+    pub(crate) fn on(nodes: &'m Registry<'m>, zones: &'m [WordZone], kinds: &[Kind]) -> Self {
+        let mut world = Self { nodes, zones, holders: (0..IDS).map(|_| None).collect() };
+        for (number, kind) in kinds.iter().enumerate() {
+            world.join(number as u16, *kind);
+        }
+        world
+    }
 
     /// Registers a node and brings its memory online.
     pub(crate) fn join(&mut self, number: u16, kind: Kind) {
-        let start = Pfn::new(u64::from(number) * 64);
-        let zone: &'static WordZone =
-            Box::leak(Box::new(WordZone::new(FrameRange::new(start, self.frames).unwrap()).unwrap()));
         let holder = match kind {
             Kind::Absent => return,
             Kind::Ordinary => Holder::Ordinary(self.nodes.ordinary(id(number), MemoryClass::DRAM).unwrap()),
@@ -86,15 +96,15 @@ impl World {
                 self.nodes.register(id(number), Private::class(MemoryClass::FAR), features).unwrap(),
             ),
         };
-        holder.handle().online(zone).unwrap();
+        holder.handle().online(&self.zones[usize::from(number)]).unwrap();
         self.holders[usize::from(number)] = Some(holder);
     }
 
-    pub(crate) fn handle(&self, number: u16) -> &NodeHandle<'static, WordZone> {
+    pub(crate) fn handle(&self, number: u16) -> &NodeHandle<'m, WordZone> {
         self.holders[usize::from(number)].as_ref().unwrap().handle()
     }
 
-    pub(crate) fn owner(&self, number: u16) -> &Owner<'static, WordZone> {
+    pub(crate) fn owner(&self, number: u16) -> &Owner<'m, WordZone> {
         match self.holders[usize::from(number)].as_ref().unwrap() {
             Holder::Private(owner) => owner,
             Holder::Ordinary(_) => panic!("node {number} is ordinary"),
@@ -165,8 +175,8 @@ impl World {
     }
 }
 
-impl Holder {
-    fn handle(&self) -> &NodeHandle<'static, WordZone> {
+impl<'m> Holder<'m> {
+    fn handle(&self) -> &NodeHandle<'m, WordZone> {
         match self {
             Self::Ordinary(handle) => handle,
             Self::Private(owner) => owner,

@@ -1,27 +1,23 @@
-//! The policy rules a second time, written naively over sets of numbers, against random worlds and histories.
+//! The policy rules a second time, written naively over sets of numbers.
 //!
-//! The model knows nodes by life: a number that is registered again is another node. It lists the nodes that a page may
-//! come from, in order, and serves frame after frame; the registry is exhausted page by page and must agree at each.
-#![allow(missing_docs)]
-
-mod policy_world;
+//! They know nodes by life: a number that is registered again is another node. They list the nodes that a page may come from, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pnode_core::policy::{Mode, Numbering, PlaceError, PolicyError, Target, Weights, Wish};
-use pnode_core::{Distances, Features, Mems, NodeMask, Order, PageOrigin, Placement, Policy};
-use policy_world::{IDS, Kind, World, id, mask, numbers};
-use proptest::prelude::*;
+use pnode_core::policy::{Mode, Numbering};
+use pnode_core::{Features, PageOrigin};
 
-type Set = BTreeSet<u16>;
+use super::policy_world::{IDS, Kind};
+
+pub(crate) type Set = BTreeSet<u16>;
 
 /// What a model knows of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Life {
+pub(crate) struct Life {
     /// How many registrations there had been before it.
-    born: usize,
-    kind: Kind,
-    draining: bool,
+    pub(crate) born: usize,
+    pub(crate) kind: Kind,
+    pub(crate) draining: bool,
 }
 
 impl Life {
@@ -34,33 +30,33 @@ impl Life {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Model {
-    nodes: BTreeMap<u16, Life>,
-    births: usize,
-    distances: Vec<u8>,
+pub(crate) struct Model {
+    pub(crate) nodes: BTreeMap<u16, Life>,
+    pub(crate) births: usize,
+    pub(crate) distances: Vec<u8>,
 }
 
 /// A cpuset: ordinary and private nodes.
 #[derive(Clone, Debug)]
-struct Group {
-    ordinary: Set,
-    private: Set,
+pub(crate) struct Group {
+    pub(crate) ordinary: Set,
+    pub(crate) private: Set,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Rule {
-    mode: Mode,
-    numbering: Numbering,
-    home: Option<u16>,
+pub(crate) struct Rule {
+    pub(crate) mode: Mode,
+    pub(crate) numbering: Numbering,
+    pub(crate) home: Option<u16>,
     /// (number, whether it was ordinary) of each node.
-    members: BTreeSet<(u16, bool)>,
-    named: Set,
-    counted: Set,
-    births: usize,
+    pub(crate) members: BTreeSet<(u16, bool)>,
+    pub(crate) named: Set,
+    pub(crate) counted: Set,
+    pub(crate) births: usize,
 }
 
 impl Rule {
-    fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self {
             mode: Mode::Default,
             numbering: Numbering::Positional,
@@ -74,7 +70,7 @@ impl Rule {
 }
 
 impl Model {
-    fn join(&mut self, number: u16, kind: Kind) {
+    pub(crate) fn join(&mut self, number: u16, kind: Kind) {
         if kind != Kind::Absent {
             self.nodes.insert(number, Life { born: self.births, kind, draining: false });
             self.births += 1;
@@ -90,11 +86,11 @@ impl Model {
         self.nodes.iter().filter(|(_, life)| !life.is_ordinary()).map(|(n, _)| *n).collect()
     }
 
-    fn root(&self) -> Group {
+    pub(crate) fn root(&self) -> Group {
         Group { ordinary: self.ordinary(), private: self.private() }
     }
 
-    fn child(&self, parent: &Group, asked: &Set) -> Group {
+    pub(crate) fn child(&self, parent: &Group, asked: &Set) -> Group {
         let own: Set = parent.ordinary.intersection(asked).copied().collect();
         Group {
             ordinary: if own.is_empty() { parent.ordinary.clone() } else { own },
@@ -123,7 +119,7 @@ impl Model {
         numbers.into_iter().map(|n| (n, self.nodes[&n].is_ordinary())).collect()
     }
 
-    fn set(
+    pub(crate) fn set(
         &self,
         mode: Mode,
         numbering: Numbering,
@@ -175,7 +171,7 @@ impl Model {
         })
     }
 
-    fn rebind(&self, rule: &mut Rule, group: &Group) {
+    pub(crate) fn rebind(&self, rule: &mut Rule, group: &Group) {
         if matches!(rule.mode, Mode::Default | Mode::Local) {
             return;
         }
@@ -227,7 +223,7 @@ impl Model {
     }
 
     /// The nodes that may serve, in order; and, for a bind that applies, the node whose shortage it is.
-    fn order(&self, who: &Who) -> (Vec<u16>, Option<u16>) {
+    pub(crate) fn order(&self, who: &Who) -> (Vec<u16>, Option<u16>) {
         let everywhere: Set = self.ordinary().intersection(&who.group.ordinary).copied().collect();
         let (rule, private) = match who.origin {
             PageOrigin::PrivateAnonymous if who.range.mode != Mode::Default => (&who.range, true),
@@ -308,252 +304,19 @@ impl Model {
 }
 
 /// Node n of `named` is the n-th of `choice`, counted round.
-fn nth_of(named: &Set, choice: &Set) -> Set {
+pub(crate) fn nth_of(named: &Set, choice: &Set) -> Set {
     let choice: Vec<u16> = choice.iter().copied().collect();
     named.iter().filter(|_| !choice.is_empty()).map(|n| choice[usize::from(*n) % choice.len()]).collect()
 }
 
 /// Everything that decides about a page, for the model.
-struct Who {
-    origin: PageOrigin,
-    cpu: u16,
-    task: Rule,
-    range: Rule,
-    object: Rule,
-    group: Group,
-    weights: Vec<u8>,
-    turn: u64,
-}
-
-/// One policy on both sides.
-#[derive(Clone, Debug)]
-struct Pair {
-    real: Policy,
-    model: Rule,
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Leave(u16),
-    Join(u16, Kind),
-    Drain(u16),
-    Resume(u16),
-    Group(Set),
-    /// A new cpuset that all policies follow, as a host does it.
-    Follow(Set),
-    Set {
-        slot: usize,
-        mode: Mode,
-        numbering: Numbering,
-        named: Set,
-        home: Option<u16>,
-        cache: bool,
-    },
-    Rebind(usize),
-}
-
-fn kind() -> impl Strategy<Value = Kind> {
-    prop_oneof![
-        3 => Just(Kind::Ordinary),
-        3 => Just(policy_world::OPEN),
-        1 => Just(policy_world::CLOSED),
-        1 => Just(Kind::Private(Features::USER_NUMA | Features::RECLAIM)),
-    ]
-}
-
-fn set() -> impl Strategy<Value = Set> {
-    prop::collection::btree_set(0..IDS as u16, 0..=IDS)
-}
-
-fn numbering() -> impl Strategy<Value = Numbering> {
-    prop::sample::select(vec![Numbering::Positional, Numbering::Static, Numbering::Relative])
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let node = 0..IDS as u16;
-    let mode = prop_oneof![3 => Just(Mode::Bind), 2 => prop::sample::select(Mode::ALL.to_vec())];
-    let policy =
-        (0..3usize, mode, numbering(), set(), prop::option::weighted(0.2, node.clone()), any::<bool>());
-    prop_oneof![
-        2 => node.clone().prop_map(Step::Leave),
-        3 => (node.clone(), kind()).prop_map(|(node, kind)| Step::Join(node, kind)),
-        1 => node.clone().prop_map(Step::Drain),
-        1 => node.prop_map(Step::Resume),
-        2 => set().prop_map(Step::Group),
-        3 => set().prop_map(Step::Follow),
-        6 => policy.prop_map(|(slot, mode, numbering, named, home, cache)| {
-            Step::Set { slot, mode, numbering, named, home, cache: cache && slot == 1 }
-        }),
-        3 => (0..3usize).prop_map(Step::Rebind),
-    ]
-}
-
-fn distances() -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(11u8..14, IDS * IDS).prop_map(|mut table| {
-        (0..IDS).for_each(|node| table[node * IDS + node] = 10);
-        table
-    })
-}
-
-fn refusal(error: PolicyError) -> &'static str {
-    match error {
-        PolicyError::TakesNoNodes { .. } => "takes no nodes",
-        PolicyError::NoNodes { .. } => "no nodes",
-        PolicyError::TakesNoHome { .. } => "home",
-        PolicyError::NotConsenting { .. } => "consent",
-        PolicyError::PageCache { .. } => "page cache",
-        PolicyError::NothingLeft { .. } => "nothing left",
-        _ => "another reason",
-    }
-}
-
-struct Both {
-    world: World,
-    model: Model,
-    mems: Mems,
-    group: Group,
-    policies: Vec<Pair>,
-}
-
-impl Both {
-    fn new(kinds: &[Kind], table: Vec<u8>, frames: u64) -> Self {
-        let distances = Distances::from_table(IDS, Box::leak(table.clone().into_boxed_slice())).unwrap();
-        let world = World::with_distances(kinds, frames, distances);
-        let mut model = Model { distances: table, ..Model::default() };
-        kinds.iter().enumerate().for_each(|(number, kind)| model.join(number as u16, *kind));
-        let policies = vec![Pair { real: Policy::DEFAULT, model: Rule::none() }; 3];
-        Self { mems: Mems::root(world.nodes).unwrap(), group: model.root(), world, model, policies }
-    }
-
-    fn apply(&mut self, step: &Step) {
-        match step {
-            // Node 0 is ordinary and stays: a machine without ordinary memory has no cpuset.
-            Step::Leave(0) | Step::Drain(0) => {}
-            Step::Leave(number) if self.world.is_there(*number) => {
-                self.world.leave(*number);
-                self.model.nodes.remove(number);
-            }
-            Step::Join(number, kind) if !self.world.is_there(*number) => {
-                self.world.join(*number, *kind);
-                self.model.join(*number, *kind);
-            }
-            Step::Drain(number) | Step::Resume(number) => {
-                let draining = matches!(step, Step::Drain(_));
-                let Some(life) = self.model.nodes.get_mut(number) else { return };
-                life.draining = draining;
-                let handle = self.world.handle(*number);
-                if draining { handle.drain() } else { handle.resume() }.unwrap();
-            }
-            Step::Leave(_) | Step::Join(..) => {}
-            Step::Group(asked) => {
-                let named: Vec<u16> = asked.iter().copied().collect();
-                self.mems = Mems::root(self.world.nodes).unwrap().child(&mask(&named));
-                self.group = self.model.child(&self.model.root(), asked);
-                assert_eq!(
-                    numbers(self.mems.ordinary()),
-                    self.group.ordinary.iter().copied().collect::<Vec<_>>()
-                );
-                assert_eq!(
-                    numbers(self.mems.private()),
-                    self.group.private.iter().copied().collect::<Vec<_>>()
-                );
-            }
-            Step::Follow(asked) => {
-                self.apply(&Step::Group(asked.clone()));
-                (0..self.policies.len()).for_each(|slot| self.apply(&Step::Rebind(slot)));
-            }
-            Step::Set { slot, mode, numbering, named, home, cache } => {
-                let nodes: NodeMask = named.iter().copied().map(id).collect();
-                let mut wish = Wish::new(*mode, nodes).numbering(*numbering);
-                if let Some(home) = home {
-                    wish = wish.home(id(*home));
-                }
-                let target = match (slot, cache) {
-                    (0, _) => Target::Task,
-                    (_, true) => Target::Range(PageOrigin::PageCache),
-                    (_, false) => Target::Range(PageOrigin::PrivateAnonymous),
-                };
-                let real = Policy::new(self.world.nodes, &wish, target, &self.mems);
-                let model = self.model.set(*mode, *numbering, named, *home, &self.group, *cache);
-                match (real, model) {
-                    (Ok(real), Ok(model)) => self.policies[*slot] = Pair { real, model },
-                    (Err(error), Err(reason)) => assert_eq!(refusal(error), reason, "{step:?}"),
-                    (real, model) => panic!("{step:?}: {real:?}, and the model says {model:?}"),
-                }
-            }
-            Step::Rebind(slot) => {
-                let Pair { real, model } = &mut self.policies[*slot];
-                real.rebind(self.world.nodes, &self.mems);
-                self.model.rebind(model, &self.group);
-            }
-        }
-    }
-
-    fn compare(&self, cpu: u16, turn: u64, weights: &[u8], frames: u64) {
-        for Pair { real, model } in &self.policies {
-            let (ordinary, private): (Vec<_>, Vec<_>) =
-                model.members.iter().partition(|(_, ordinary)| *ordinary);
-            let ids = |members: Vec<(u16, bool)>| members.into_iter().map(|(n, _)| n).collect::<Vec<_>>();
-            assert_eq!((numbers(real.ordinary()), numbers(real.private())), (ids(ordinary), ids(private)));
-        }
-        let [task, range, object] = &self.policies[..] else { unreachable!() };
-        for origin in [
-            PageOrigin::PrivateAnonymous,
-            PageOrigin::SharedAnonymous,
-            PageOrigin::PageCache,
-            PageOrigin::Unmovable,
-        ] {
-            let placement = Placement::new(origin, id(cpu))
-                .task(&task.real)
-                .range(&range.real)
-                .object(&object.real)
-                .mems(&self.mems)
-                .weights(Weights::new(weights))
-                .turn(turn);
-            let who = Who {
-                origin,
-                cpu,
-                task: task.model.clone(),
-                range: range.model.clone(),
-                object: object.model.clone(),
-                group: self.group.clone(),
-                weights: weights.to_vec(),
-                turn,
-            };
-            let (order, bound) = self.model.order(&who);
-            // A draining ordinary node has its place in the order and gives nothing.
-            let serving = order.iter().filter(|n| !self.model.nodes[n].draining);
-            let expected: Vec<u16> = serving.flat_map(|n| std::iter::repeat_n(*n, frames as usize)).collect();
-            let order = Order::ZERO;
-            let error = match bound {
-                Some(node) => PlaceError::BoundNodesFull { node: id(node), order },
-                None => PlaceError::NoMemory { order },
-            };
-            assert_eq!(
-                self.world.exhaust(&placement),
-                (expected, error),
-                "{origin}, CPU on {cpu}, turn {turn}"
-            );
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
-    #[test]
-    fn agrees_with_the_naive_rules(
-        kinds in prop::collection::vec(kind(), IDS - 1),
-        table in distances(),
-        frames in 1u64..3,
-        steps in prop::collection::vec((step(), 0..IDS as u16, 0u64..9), 1..25),
-        weights in prop::collection::vec(0u8..4, 0..=IDS),
-    ) {
-        let kinds: Vec<Kind> = std::iter::once(Kind::Ordinary).chain(kinds).collect();
-        let mut both = Both::new(&kinds, table, frames);
-        for (step, cpu, turn) in &steps {
-            both.apply(step);
-            both.compare(*cpu, *turn, &weights, frames);
-        }
-    }
+pub(crate) struct Who {
+    pub(crate) origin: PageOrigin,
+    pub(crate) cpu: u16,
+    pub(crate) task: Rule,
+    pub(crate) range: Rule,
+    pub(crate) object: Rule,
+    pub(crate) group: Group,
+    pub(crate) weights: Vec<u8>,
+    pub(crate) turn: u64,
 }
