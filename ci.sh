@@ -22,13 +22,14 @@
 #   mutants   every line of core, buddy and compress changed in turn: the tests must notice
 #   soak      a machine under everything at once, 30 minutes in all (PNODE_SOAK_SECONDS for each of six parts)
 #   package   every crate packed and built from its package
+#   semver    what the public interfaces lost or changed since the last release (or PNODE_BASELINE=COMMIT)
 #
 # A job that needs what this machine does not have says SKIPPED and why, and does not fail.
 set -uo pipefail
 cd "$(dirname "$0")"
 
 JOBS=(fmt structure test lint features msrv nostd stack loom docs examples bench fuzz module)
-ON_DEMAND=(weaken mutants soak package)
+ON_DEMAND=(weaken mutants soak package semver)
 FUZZ_SECONDS=${FUZZ_SECONDS:-5}
 LOOM_CRATES=(pnode-core pnode-buddy pnode-compress)
 NO_STD_CRATES=(pnode-core pnode-buddy pnode-compress pnode-kernel)
@@ -156,6 +157,16 @@ job_mutants() {
 
 # The test divides itself into six parts: three backends, with and without room.
 job_soak() { PNODE_SOAK_SECONDS=${PNODE_SOAK_SECONDS:-300} cargo test --quiet --release -p pnode-user --test soak; }
+
+job_semver() {
+  local baseline=${PNODE_BASELINE:-$(git describe --tags --match 'v*' --abbrev=0 2>/dev/null)}
+  [ -n "$baseline" ] || { skipped "no release to compare with; PNODE_BASELINE=COMMIT names another baseline"; return 0; }
+  cargo semver-checks --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-semver-checks || { skipped "cargo-semver-checks cannot be installed"; return 0; }
+  local crate
+  for crate in "${NO_STD_CRATES[@]}" pnode-user pnode; do
+    cargo semver-checks --package "$crate" --baseline-rev "$baseline" || return 1
+  done
+}
 
 job_package() { cargo package --quiet --workspace --allow-dirty; }
 
