@@ -56,6 +56,7 @@
 //! | --- | --- |
 //! | [`addr`] | what a frame number, an order, a range and a page size are, with checked arithmetic only |
 //! | [`frame`] | what is asked of an allocator: [`FrameSource`], [`FrameZone`], and their errors |
+//! | [`failing`] | a source or a zone that fails on purpose, for tests of who uses it |
 //! | [`small`] | the smallest zone there is: up to 31 frames in one word |
 //! | [`node`] | what a node is: id, set, class of memory, open doors, life |
 //! | [`distance`] | how far nodes are from one another |
@@ -96,6 +97,7 @@ extern crate alloc;
 pub mod addr;
 pub mod cpuset;
 pub mod distance;
+pub mod failing;
 pub mod frame;
 pub mod grant;
 pub mod node;

@@ -5,8 +5,9 @@ mod support;
 use core::num::NonZeroUsize;
 use std::collections::BTreeSet;
 
+use pnode_core::failing::When;
 use pnode_core::{Features, MemoryClass, Reason, Request};
-use pnode_user::machine::{Builder, Existing, Rights, Trace, What, Why};
+use pnode_user::machine::{Builder, Existing, Point, Rights, Trace, What, Why};
 use pnode_user::{Machine, NodeSpec};
 
 const PAGE: usize = 4096;
@@ -60,6 +61,9 @@ fn live(machine: &Machine) {
         assert_eq!(byte, [if page < 12 { 99 } else { page as u8 }]);
     }
     machine.unplug(far).unwrap();
+    machine.inject(&[(Point::Plug, When::Nth(0))]);
+    assert!(machine.plug(far).is_err());
+    machine.stop_injecting();
     machine.plug(far).unwrap();
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, MutexGuard, TryLockError};
 use pnode_core::{Frame, Pfn};
 
 use super::common::Writes;
+use super::inject::Point;
 use super::mapping::Mapping;
 use super::region::{Page, Region, State};
 use super::trace::{Note, What, Why};
@@ -92,7 +93,9 @@ impl Region {
         if self.protection(first, frame)? != Protection::ReadWrite {
             return Err(FaultError::NotMapped);
         }
-        self.view.map_zeroed(first, pages, &site.backing, index).map_err(FaultError::Kernel)
+        let checked = self.shared.check(Point::Map);
+        let mapped = checked.and_then(|()| self.view.map_zeroed(first, pages, &site.backing, index));
+        mapped.map_err(FaultError::Kernel)
     }
 
     /// As [`Mapping::populate`]; an error names its page.

@@ -111,12 +111,12 @@ impl Common {
     /// Moves the page to `new`, or gives `new` back. Whoever touches it meanwhile waits.
     pub(super) fn move_to(&self, shared: &Shared, new: Frame) -> Result<(), SysError> {
         let (mut inner, users) = self.lock_with_users();
-        let unmapped = unmap_all(&users);
-        let given_up = match (&inner.held, unmapped) {
-            (Held::Resident(old), Ok(())) => {
-                shared.copy(&new, old);
-                core::mem::replace(&mut inner.held, Held::Resident(new))
-            }
+        let mut moved = unmap_all(&users);
+        if let Held::Resident(old) = &inner.held {
+            moved = moved.and_then(|()| shared.copy(&new, old));
+        }
+        let given_up = match (&inner.held, moved) {
+            (Held::Resident(_), Ok(())) => core::mem::replace(&mut inner.held, Held::Resident(new)),
             _ => Held::Resident(new),
         };
         drop(inner);
@@ -124,7 +124,7 @@ impl Common {
         if let Held::Resident(frame) = given_up {
             shared.give_back(frame);
         }
-        unmapped
+        moved
     }
 
     /// Takes the frame away if nobody touched the page since the last look: into the object's file, or to swap. Waits
@@ -346,8 +346,8 @@ impl Region {
             self.shared.give_back(new);
             return Err(FaultError::NotMapped);
         };
-        self.shared.copy(&new, old);
-        if let Err(error) = self.map(page, &new) {
+        let copied = self.shared.copy(&new, old).map_err(FaultError::Kernel);
+        if let Err(error) = copied.and_then(|()| self.map(page, &new)) {
             self.shared.give_back(new);
             return Err(error);
         }

@@ -17,6 +17,7 @@
 //! | `background` | keeping memory free and promoting hot pages, by hand or by a thread |
 //! | `unplug` | taking a node away while it is in use |
 //! | `counters`, `picture`, `trace` | what can be read back |
+//! | `inject` | calls that fail on purpose |
 //! | `watch`, `zone` | who looks on when a block changes hands |
 
 mod around;
@@ -26,6 +27,7 @@ mod compressed;
 mod counters;
 mod frames;
 mod heap;
+mod inject;
 mod lent;
 mod mapping;
 mod object;
@@ -63,6 +65,7 @@ pub use background::{Background, KeepFree};
 pub use compressed::{CompressedError, CompressedUse};
 pub use counters::Counters;
 pub use heap::{MachineHeap, NodeFrames};
+pub use inject::{Injections, Point};
 pub use mapping::{MapError, Mapping, Place, Placement};
 pub use object::Object;
 pub use picture::{NodeOccupancy, Occupancy, Use};

@@ -13,6 +13,7 @@ use pnode_core::policy::{PlaceError, Placement, Policy, PolicyError, Target, Wis
 use pnode_core::{Frame, Mems, NodeId, PageOrigin};
 
 use super::common::{Common, Held};
+use super::inject::Point;
 use super::mapping::{MapError, Place};
 use super::process::Counting;
 use super::trace::{Note, What, Why};
@@ -251,7 +252,8 @@ impl Body {
         };
         self.shared.zero(frame);
         let disk = disk.read().unwrap_or_else(PoisonError::into_inner);
-        let read = site.backing.write(number, 0, &disk[self.on_disk(index, disk.len())]);
+        let read = !self.shared.fails(Point::FileRead)
+            && site.backing.write(number, 0, &disk[self.on_disk(index, disk.len())]);
         self.shared.counters.read_in.add(u64::from(read));
         self.shared.note(|| Note::new(What::File, if read { Why::In } else { Why::Refused }).frame(frame));
         read
@@ -264,7 +266,7 @@ impl Body {
         };
         let mut disk = disk.write().unwrap_or_else(PoisonError::into_inner);
         let part = self.on_disk(index, disk.len());
-        let written = site.backing.read(number, 0, &mut disk[part]);
+        let written = !self.shared.fails(Point::FileWrite) && site.backing.read(number, 0, &mut disk[part]);
         self.shared.counters.written_back.add(u64::from(written));
         self.shared
             .note(|| Note::new(What::File, if written { Why::Out } else { Why::Refused }).frame(frame));

@@ -10,6 +10,7 @@ use pnode_core::{AllocError, Features, Frame, FrameRange, NodeId, Stamp};
 use super::Shared;
 use super::common::{Common, Writes};
 use super::compressed::Compressed;
+use super::inject::Point;
 use super::mapping::{Place, Placement};
 use super::process::Layout;
 use super::reclaim::{DemoteError, Target};
@@ -157,8 +158,8 @@ impl Region {
                 let fenced = self.shared.protection(frame) == Protection::ReadOnly;
                 if fenced && writes {
                     let new = self.ordinary_frame()?;
-                    self.shared.copy(&new, frame);
-                    let mapped = self.map(page, &new);
+                    let copied = self.shared.copy(&new, frame).map_err(FaultError::Kernel);
+                    let mapped = copied.and_then(|()| self.map(page, &new));
                     self.settle_mapped(cell, new, mapped)?;
                     counters.promoted.add(1);
                     self.note(What::Promote, Why::Write, cell);
@@ -236,6 +237,7 @@ impl Region {
         frame: &Frame,
         protection: Protection,
     ) -> Result<(), FaultError> {
+        self.shared.check(Point::Map).map_err(FaultError::Kernel)?;
         let (site, index) = self.shared.locate(frame.pfn()).ok_or(FaultError::NotMapped)?;
         if site.features.contains(Features::WRITE_FENCE) {
             self.shared.note(|| Note::new(What::Fence, Why::FencedNode).frame(frame));
@@ -261,7 +263,9 @@ impl Region {
         let (site, index) = self.shared.locate(frame.pfn()).ok_or(FaultError::NotMapped)?;
         match self.protection(page, frame)? {
             Protection::ReadWrite => {
-                self.view.map_zeroed(page, 1, &site.backing, index).map_err(FaultError::Kernel)
+                let checked = self.shared.check(Point::Map);
+                let mapped = checked.and_then(|()| self.view.map_zeroed(page, 1, &site.backing, index));
+                mapped.map_err(FaultError::Kernel)
             }
             Protection::ReadOnly => {
                 self.shared.zero(frame);
@@ -314,7 +318,10 @@ impl Region {
             return Err(error);
         }
         if let State::Resident(old) = &cell.state {
-            self.shared.copy(&new, old);
+            if let Err(error) = self.shared.copy(&new, old) {
+                self.shared.give_back(new);
+                return Err(error);
+            }
         }
         self.settle(cell, State::Resident(new));
         Ok(())
@@ -538,12 +545,14 @@ impl Shared {
         }
     }
 
-    pub(super) fn copy(&self, to: &Frame, from: &Frame) {
+    pub(super) fn copy(&self, to: &Frame, from: &Frame) -> Result<(), SysError> {
+        self.check(Point::Copy)?;
         if let (Some((to, to_index)), Some((from, from_index))) =
             (self.locate(to.pfn()), self.locate(from.pfn()))
         {
             let copied = to.backing.copy_frame(to_index, &from.backing, from_index);
             debug_assert!(copied, "both frames are in their sites");
         }
+        Ok(())
     }
 }

@@ -12,11 +12,13 @@ use pnode_core::{
 };
 
 use super::compressed::Compressed;
+use super::inject::Point;
 use super::lent::Lent;
 use super::mapping::Placement;
 use super::spec::{BuildError, Kind, NodeSpec};
 use super::{Machine, Registry, Zone};
 use crate::backing::Backing;
+use crate::sys::SysError;
 
 /// One node of a machine.
 pub(super) struct Site {
@@ -103,6 +105,10 @@ impl Site {
     fn start(&self) -> Result<(), BuildError> {
         let node = self.node;
         self.with_handle(|handle| handle.online(self.zone)).map_err(BuildError::Online)?;
+        if self.zone.watch().fails(Point::Plug) {
+            const EIO: i32 = 5;
+            return Err(BuildError::Memory { node, error: SysError { call: "plug", errno: EIO } });
+        }
         if let Kind::Compressed { advertised, .. } = self.kind {
             let compressed =
                 Compressed::new(self, advertised).map_err(|error| BuildError::Compressed { node, error })?;

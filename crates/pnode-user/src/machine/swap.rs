@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use pnode_core::{Frame, PageSize};
 
 use super::Shared;
+use super::inject::Point;
 use super::trace::{Note, What, Why};
 use crate::sys::{self, SysError};
 
@@ -49,7 +50,8 @@ impl Shared {
         let (site, index) = self.locate(frame.pfn())?;
         let slot = Slot(swap.free().pop()?);
         let mut bytes = vec![0; swap.page.bytes()];
-        let written = site.backing.read(index, 0, &mut bytes)
+        let written = !self.fails(Point::SwapOut)
+            && site.backing.read(index, 0, &mut bytes)
             && swap.file.write_all_at(&bytes, swap.offset(&slot)).is_ok();
         if written {
             self.counters.swapped_out.add(1);
@@ -66,7 +68,8 @@ impl Shared {
     pub(super) fn swap_in(&self, slot: &Slot, frame: &Frame) -> bool {
         let (Some(swap), Some((site, index))) = (&self.swap, self.locate(frame.pfn())) else { return false };
         let mut bytes = vec![0; swap.page.bytes()];
-        let read = swap.file.read_exact_at(&mut bytes, swap.offset(slot)).is_ok();
+        let read =
+            !self.fails(Point::SwapIn) && swap.file.read_exact_at(&mut bytes, swap.offset(slot)).is_ok();
         let done = read && site.backing.write(index, 0, &bytes);
         self.counters.swapped_in.add(u64::from(done));
         self.note(|| Note::new(What::Swap, if done { Why::In } else { Why::Refused }).frame(frame));

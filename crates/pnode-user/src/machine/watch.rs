@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pnode_core::sync::{AtomicU32, Ordering};
 
+use super::inject::Plan;
 use super::trace::{Note, Ring};
 
 /// The watchers of a machine.
@@ -13,6 +14,7 @@ pub(super) struct Watch {
     /// Which of them are on: bits of [`On`]. Relaxed throughout: who is watched a moment late is watched a moment late.
     on: AtomicU32,
     ring: Mutex<Ring>,
+    pub(super) plan: Plan,
 }
 
 /// A watcher.
@@ -20,6 +22,7 @@ pub(super) struct Watch {
 #[repr(u32)]
 pub(super) enum On {
     Trace = 1,
+    Injection = 2,
 }
 
 impl Watch {

@@ -7,6 +7,7 @@ use pnode_core::{
     FrameError, FrameRange, FrameSource, FrameZone, FreeError, MigrateType, NodeId, Order, Pfn,
 };
 
+use super::inject::Point;
 use super::trace::{Note, What, Why};
 use super::watch::Watch;
 
@@ -22,9 +23,8 @@ impl Zone {
         Self { zone, node, watch: Arc::clone(watch) }
     }
 
-    #[cold]
-    fn taken(&self, pfn: Pfn, order: Order) {
-        self.watch.note(|| Note::new(What::Alloc, Why::Asked).at(self.node, pfn).count(order.frames()));
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     #[cold]
@@ -33,9 +33,12 @@ impl Zone {
         take: impl FnOnce() -> Result<Pfn, FrameError>,
         order: Order,
     ) -> Result<Pfn, FrameError> {
+        if self.watch.fails(Point::Alloc) {
+            return Err(FrameError::Exhausted { order });
+        }
         let taken = take();
         if let Ok(pfn) = taken {
-            self.taken(pfn, order);
+            self.watch.note(|| Note::new(What::Alloc, Why::Asked).at(self.node, pfn).count(order.frames()));
         }
         taken
     }

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 
 use pnode_core::{Denied, NodeId, Pfn};
 
+use super::inject::Point;
 use super::watch::On;
 use super::{Machine, Shared};
 
@@ -47,11 +48,13 @@ pub enum What {
     NoMemory,
     /// The gate said no.
     Denied,
+    /// A call failed because [`Machine::inject`] wants it to.
+    Injected,
 }
 
 impl What {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Fault,
         Self::Alloc,
         Self::Free,
@@ -66,6 +69,7 @@ impl What {
         Self::Unplug,
         Self::NoMemory,
         Self::Denied,
+        Self::Injected,
     ];
 
     /// A word for it, the same in every version.
@@ -85,6 +89,7 @@ impl What {
             Self::Unplug => "unplug",
             Self::NoMemory => "no-memory",
             Self::Denied => "denied",
+            Self::Injected => "injected",
         }
     }
 }
@@ -129,6 +134,8 @@ pub enum Why {
     Refused,
     /// The gate said so.
     Gate(Denied),
+    /// The call that failed was one of these.
+    At(Point),
 }
 
 impl Why {
@@ -157,6 +164,7 @@ impl Why {
             Self::Gate(Denied::Stale { .. }) => "stale",
             Self::Gate(Denied::NotPrivate { .. }) => "not-private",
             Self::Gate(_) => "gate",
+            Self::At(point) => point.name(),
         }
     }
 }

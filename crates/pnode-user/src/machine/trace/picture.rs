@@ -12,7 +12,7 @@ const LOOKS: [(&str, &str, &[What]); 7] = [
     ("demoted, swapped, filed", "#d9822b", &[What::Demote, What::Swap, What::File]),
     ("fenced", "#8e5bb5", &[What::Fence]),
     ("came or left", "#c9a400", &[What::Plug, What::Unplug]),
-    ("denied, no memory", "#c23b3b", &[What::Denied, What::NoMemory]),
+    ("denied, no memory", "#c23b3b", &[What::Denied, What::NoMemory, What::Injected]),
     ("blocks taken and given back", "#c3ccd6", &[What::Alloc, What::Free]),
 ];
 
