@@ -23,13 +23,14 @@
 #   soak      a machine under everything at once, 30 minutes in all (PNODE_SOAK_SECONDS for each of six parts)
 #   package   every crate packed and built from its package
 #   semver    what the public interfaces lost or changed since the last release (or PNODE_BASELINE=COMMIT)
+#   style     the C half of the module read by checkpatch, sparse and the compiler with W=1
 #
 # A job that needs what this machine does not have says SKIPPED and why, and does not fail.
 set -uo pipefail
 cd "$(dirname "$0")"
 
 JOBS=(fmt structure test lint features msrv nostd stack loom docs examples bench fuzz module)
-ON_DEMAND=(weaken mutants soak package semver)
+ON_DEMAND=(weaken mutants soak package semver style)
 FUZZ_SECONDS=${FUZZ_SECONDS:-5}
 LOOM_CRATES=(pnode-core pnode-buddy pnode-compress)
 NO_STD_CRATES=(pnode-core pnode-buddy pnode-compress pnode-kernel)
@@ -183,6 +184,8 @@ job_stack() { or_skipped tests/stack; }
 job_msrv() { or_skipped tests/msrv; }
 
 job_module() { or_skipped crates/pnode-kernel/module/selftest ivshmem small soft; }
+
+job_style() { or_skipped crates/pnode-kernel/module/style; }
 
 [ $# -gt 0 ] || set -- "${JOBS[@]}"
 mkdir -p target

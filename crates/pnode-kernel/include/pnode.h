@@ -100,8 +100,8 @@ int pnode_space_destroy(struct pnode_space *space);
  * that contradict one another or an impossible range, -ENODEV for an id that
  * the space has no room for, -ENOMEM. Sleeps.
  */
-int pnode_node_register(struct pnode_space *space, u32 id, u32 class, u32 features, const struct pnode_range *range,
-			struct pnode_node **node);
+int pnode_node_register(struct pnode_space *space, u32 id, u32 class, u32 features,
+			const struct pnode_range *range, struct pnode_node **node);
 /*
  * Closes the node: nothing new is handed out. Then gives it up if nobody holds
  * a frame or a grant of it; else -EBUSY, the node stays closed, and the call

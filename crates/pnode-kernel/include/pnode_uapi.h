@@ -60,9 +60,9 @@ struct pnode_disk_setup {
 #define PNODE_IOC_FREE	_IOW('p', 0xd1, struct pnode_span)
 /*
  * Moves private anonymous memory to the node, or back from it: the process uses
- * it as before. A page that is locked, or in use by the kernel, stays. ENODEV if the device's memory has no struct pages, EINVAL for
- * memory that is no anonymous memory, ENOMEM for a hole. When the device goes,
- * what is left there moves back.
+ * it as before. A page that is locked, or in use by the kernel, stays. ENODEV if
+ * the device's memory has no struct pages, EINVAL for memory that is no anonymous
+ * memory, ENOMEM for a hole. When the device goes, what is left there moves back.
  */
 #define PNODE_IOC_MOVE_IN	_IOWR('p', 0xd3, struct pnode_move)
 #define PNODE_IOC_MOVE_OUT	_IOWR('p', 0xd4, struct pnode_move)

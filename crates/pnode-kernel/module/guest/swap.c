@@ -50,9 +50,9 @@ static void from_file(const char *path, unsigned long number, unsigned char *pag
 {
 	int fd = open(path, O_RDONLY);
 	struct stat about;
-	unsigned long pages;
+	unsigned long pages = fd < 0 || fstat(fd, &about) ? 0 : about.st_size / PAGE;
 
-	if (fd < 0 || fstat(fd, &about) || (pages = about.st_size / PAGE) < 8 ||
+	if (pages < 8 ||
 	    pread(fd, page, PAGE, (pages / 4 + number % (pages / 2)) * PAGE) != PAGE) {
 		printf("# %s is of no use: %s\n", path, strerror(errno));
 		exit(1);
@@ -68,7 +68,8 @@ static void fill(enum kind kind, unsigned long number, unsigned char *page)
 	switch (kind) {
 	case TEXT:
 		for (unsigned long at = 0; at < PAGE;) {
-			static const char *const said[] = { "reset link", "queue is full", "memory at", "irq", "timeout, retry" };
+			static const char *const said[] = { "reset link", "queue is full", "memory at", "irq",
+							    "timeout, retry" };
 			char line[96];
 			int length = sprintf(line, "[%5lu.%06lu] nic 0000:00:%02lx.0: %s %lu\n",
 					     (unsigned long)(number + at / 64), (unsigned long)(next() % 1000000),

@@ -132,17 +132,17 @@ static int __init bench_init(void)
 			if (!cost[s])
 				goto out;
 		}
-		pr_info("order %u, alloc and free: %s %llu, %s %llu, %llu permille, %s %llu of each\n", orders[i],
-			sides[0].name, cost[0], sides[1].name, cost[1], div64_u64(1000 * cost[1], cost[0]),
-			sides[2].name, cost[2]);
+		pr_info("order %u, alloc and free: %s %llu, %s %llu, %llu permille, %s %llu of each\n",
+			orders[i], sides[0].name, cost[0], sides[1].name, cost[1],
+			div64_u64(1000 * cost[1], cost[0]), sides[2].name, cost[2]);
 	}
 	for (s = 0; s < 2; s++)
 		if (!many(&sides[s], &alloc[s], &free[s]))
 			goto out;
-	pr_info("order 0, %u held, alloc: %s %llu, %s %llu, %llu %%\n", HELD, sides[0].name, alloc[0], sides[1].name,
-		alloc[1], div64_u64(100 * alloc[1], alloc[0]));
-	pr_info("order 0, %u held, free: %s %llu, %s %llu, %llu %%\n", HELD, sides[0].name, free[0], sides[1].name,
-		free[1], div64_u64(100 * free[1], free[0]));
+	pr_info("order 0, %u held, alloc: %s %llu, %s %llu, %llu %%\n", HELD, sides[0].name,
+		alloc[0], sides[1].name, alloc[1], div64_u64(100 * alloc[1], alloc[0]));
+	pr_info("order 0, %u held, free: %s %llu, %s %llu, %llu %%\n", HELD, sides[0].name,
+		free[0], sides[1].name, free[1], div64_u64(100 * free[1], free[0]));
 	rc = 0;
 out:
 	pnode_grant_put(grant);

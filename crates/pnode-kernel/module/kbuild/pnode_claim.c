@@ -46,8 +46,8 @@ static int pnode_claim_probe(struct platform_device *pdev)
 	device = devm_kzalloc(dev, sizeof(*device), GFP_KERNEL);
 	if (!device || !res)
 		return -ENOMEM;
-	if (region_intersects(res->start, resource_size(res), IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) !=
-	    REGION_DISJOINT)
+	if (region_intersects(res->start, resource_size(res), IORESOURCE_SYSTEM_RAM,
+			      IORES_DESC_NONE) != REGION_DISJOINT)
 		return dev_err_probe(dev, -EBUSY, "%pR is ordinary memory\n", res);
 	if (!devm_request_mem_region(dev, res->start, resource_size(res), KBUILD_MODNAME))
 		return dev_err_probe(dev, -EBUSY, "%pR is taken\n", res);
@@ -61,7 +61,8 @@ static int pnode_claim_probe(struct platform_device *pdev)
 	rc = pnode_device_test(dev, &range);
 	if (rc)
 		return rc;
-	device->node = pnode_device_add_pages(dev, &range, PNODE_CLASS_FAR, pnode_features, &device->pages);
+	device->node = pnode_device_add_pages(dev, &range, PNODE_CLASS_FAR, pnode_features,
+					      &device->pages);
 	if (IS_ERR(device->node))
 		return dev_err_probe(dev, PTR_ERR(device->node), "no node can be registered\n");
 	platform_set_drvdata(pdev, device);
@@ -101,7 +102,11 @@ static int pnode_claim_parse(const char *text, struct resource *res)
 	if (rest == text || *rest || !bytes || start + bytes < start ||
 	    !IS_ALIGNED(start | bytes, memremap_compat_align()))
 		return -EINVAL;
-	*res = (struct resource)DEFINE_RES_MEM(start, bytes);
+	*res = (struct resource){
+		.start = start,
+		.end = start + bytes - 1,
+		.flags = IORESOURCE_MEM,
+	};
 	return 0;
 }
 
@@ -116,7 +121,8 @@ int pnode_claims_init(void)
 	for (i = 0; i < claims; i++) {
 		rc = pnode_claim_parse(claim[i], &res);
 		if (rc) {
-			pr_err("claim=%s: not START+BYTES in multiples of %#lx\n", claim[i], memremap_compat_align());
+			pr_err("claim=%s: not START+BYTES in multiples of %#lx\n", claim[i],
+			       memremap_compat_align());
 			break;
 		}
 		pnode_claimed[i] = platform_device_register_simple(KBUILD_MODNAME, i, &res, 1);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
-/* The module's registry, and device memory as nodes of it: with an id, a character device and a debugfs file. */
+/*
+ * The module's registry, and device memory as nodes of it: with an id, a character device and a
+ * debugfs file.
+ */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/debugfs.h>
@@ -72,7 +75,8 @@ int pnode_device_test(struct device *dev, const struct pnode_range *range)
 	return rc ? dev_err_probe(dev, rc, "the self-test failed\n") : 0;
 }
 
-struct pnode_device *pnode_device_add_pages(struct device *parent, const struct pnode_range *range, u32 class,
+struct pnode_device *pnode_device_add_pages(struct device *parent,
+					    const struct pnode_range *range, u32 class,
 					    u32 features, struct pnode_pages *pages)
 {
 	struct pnode_device *device = kzalloc(sizeof(*device), GFP_KERNEL);
@@ -110,7 +114,8 @@ struct pnode_device *pnode_device_add_pages(struct device *parent, const struct 
 	snprintf(name, sizeof(name), "node%u", device->id);
 	device->debugfs = debugfs_create_file(name, 0400, pnode_debugfs, device, &pnode_state_fops);
 	trace_pnode_node(device->id, range->first_pfn, range->frames, true);
-	dev_info(parent, "private node %u: %llu frames from pfn %#llx\n", device->id, range->frames, range->first_pfn);
+	dev_info(parent, "private node %u: %llu frames from pfn %#llx\n", device->id,
+		 range->frames, range->first_pfn);
 	return device;
 
 err_grant:
@@ -126,7 +131,8 @@ err_free:
 	return ERR_PTR(rc);
 }
 
-struct pnode_device *pnode_device_add(struct device *parent, const struct pnode_range *range, u32 class, u32 features)
+struct pnode_device *pnode_device_add(struct device *parent, const struct pnode_range *range,
+				      u32 class, u32 features)
 {
 	return pnode_device_add_pages(parent, range, class, features, NULL);
 }

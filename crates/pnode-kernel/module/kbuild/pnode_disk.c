@@ -287,7 +287,8 @@ static struct gendisk *pnode_disk_alloc(void)
 	blk_queue_io_opt(queue, PAGE_SIZE);
 	blk_queue_dma_alignment(queue, PAGE_SIZE - 1);
 	blk_queue_max_discard_sectors(queue, UINT_MAX);
-	blk_queue_max_write_zeroes_sectors(queue, UINT_MAX >> PAGE_SECTORS_SHIFT << PAGE_SECTORS_SHIFT);
+	blk_queue_max_write_zeroes_sectors(queue,
+					   UINT_MAX >> PAGE_SECTORS_SHIFT << PAGE_SECTORS_SHIFT);
 	queue->limits.discard_granularity = PAGE_SIZE;
 	blk_queue_flag_set(QUEUE_FLAG_NONROT, queue);
 	blk_queue_flag_set(QUEUE_FLAG_STABLE_WRITES, queue);
@@ -320,8 +321,8 @@ static int pnode_disk_show(struct seq_file *seq, void *unused)
 DEFINE_SHOW_ATTRIBUTE(pnode_disk);
 
 /* Makes /dev/pnode_disk<id>, of `pages` pages in at most `frames` frames of the node. */
-struct pnode_disk *pnode_disk_add(struct device *parent, u32 id, struct pnode_node *node, u32 pages, u64 frames,
-				  u32 checksums)
+struct pnode_disk *pnode_disk_add(struct device *parent, u32 id, struct pnode_node *node,
+				  u32 pages, u64 frames, u32 checksums)
 {
 	struct pnode_disk *disk = kzalloc(sizeof(*disk), GFP_KERNEL);
 	struct gendisk *gendisk;
@@ -349,7 +350,8 @@ struct pnode_disk *pnode_disk_add(struct device *parent, u32 id, struct pnode_no
 	rc = device_add_disk(parent, gendisk, NULL);
 	if (rc)
 		goto err_shrinker;
-	disk->debugfs = debugfs_create_file(gendisk->disk_name, 0400, pnode_debugfs, disk, &pnode_disk_fops);
+	disk->debugfs = debugfs_create_file(gendisk->disk_name, 0400, pnode_debugfs, disk,
+					    &pnode_disk_fops);
 	return disk;
 
 err_shrinker:

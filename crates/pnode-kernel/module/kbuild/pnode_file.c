@@ -145,7 +145,7 @@ static int pnode_file_close(struct inode *inode, struct file *filp)
 	return 0;
 }
 
-/* The frame of a page of the object, taken from the node if there is none; with pnode_file.lock held. */
+/* The frame of a page of the object, taken from the node if there is none; with file->lock held. */
 static int pnode_file_page(struct pnode_file *file, unsigned long index, u64 *pfn)
 {
 	void *entry = xa_load(&file->pages, index);
@@ -227,11 +227,13 @@ static int pnode_file_free_span(struct pnode_file *file, const struct pnode_span
 	if (copy_from_user(&span, from, sizeof(span)))
 		return -EFAULT;
 	/* The span in bytes must be an offset that a mapping could have. */
-	if (!span.pages || span.first > LLONG_MAX >> PAGE_SHIFT || span.pages > (LLONG_MAX >> PAGE_SHIFT) - span.first)
+	if (!span.pages || span.first > LLONG_MAX >> PAGE_SHIFT ||
+	    span.pages > (LLONG_MAX >> PAGE_SHIFT) - span.first)
 		return -EINVAL;
 	mutex_lock(&file->lock);
 	if (file->grant) {
-		unmap_mapping_range(file->mapping, (loff_t)span.first << PAGE_SHIFT, (loff_t)span.pages << PAGE_SHIFT, 1);
+		unmap_mapping_range(file->mapping, (loff_t)span.first << PAGE_SHIFT,
+				    (loff_t)span.pages << PAGE_SHIFT, 1);
 		pnode_file_free(file, span.first, span.first + span.pages - 1);
 		rc = 0;
 	}
@@ -257,8 +259,8 @@ static int pnode_file_disk(struct pnode_file *file, const struct pnode_disk_setu
 		rc = -ENODEV;
 	} else if (setup.pages) {
 		disk = dev->disk ? ERR_PTR(-EEXIST) :
-				   pnode_disk_add(dev->misc.parent, dev->id, dev->node, setup.pages, setup.frames,
-						  setup.checksums);
+				   pnode_disk_add(dev->misc.parent, dev->id, dev->node, setup.pages,
+						  setup.frames, setup.checksums);
 		if (IS_ERR(disk))
 			rc = PTR_ERR(disk);
 		else
@@ -288,9 +290,11 @@ static int pnode_file_move(struct pnode_file *file, struct pnode_move __user *us
 	    check_add_overflow(move.address, move.bytes, &end) || end > TASK_SIZE)
 		return -EINVAL;
 	down_read(&dev->pages_lock);
-	rc = dev->pages ? pnode_pages_move(dev->pages, move.address, end, to_node, &move.moved) : -ENODEV;
+	rc = dev->pages ? pnode_pages_move(dev->pages, move.address, end, to_node, &move.moved) :
+			  -ENODEV;
 	up_read(&dev->pages_lock);
-	trace_pnode_move(dev->id, move.address, move.bytes, to_node, rc == -ENODEV ? 0 : move.moved, rc);
+	trace_pnode_move(dev->id, move.address, move.bytes, to_node,
+			 rc == -ENODEV ? 0 : move.moved, rc);
 	/* What had moved before an error is told, too. */
 	if (rc != -ENODEV && copy_to_user(user, &move, sizeof(move)))
 		return -EFAULT;
@@ -327,7 +331,7 @@ static const struct file_operations pnode_file_ops = {
 
 /* Makes /dev/pnode<id> for a node. */
 struct pnode_chardev *pnode_chardev_add(struct device *parent, u32 id, struct pnode_node *node,
-					 struct pnode_pages *pages)
+					struct pnode_pages *pages)
 {
 	struct pnode_chardev *dev = kzalloc(sizeof(*dev), GFP_KERNEL);
 	int rc;
@@ -355,7 +359,7 @@ struct pnode_chardev *pnode_chardev_add(struct device *parent, u32 id, struct pn
 	return dev;
 }
 
-/* Takes the device away from everybody: no file holds a page or a grant of the node when this returns. */
+/* Takes the device away from everybody: no file has a page or a grant of it when this returns. */
 void pnode_chardev_remove(struct pnode_chardev *dev)
 {
 	struct pnode_file *file;

@@ -18,7 +18,8 @@ struct pnode_device;
  * /dev/pnode<id> and a debugfs file. The range must stay mapped until
  * pnode_device_remove() returns. An error pointer on failure.
  */
-struct pnode_device *pnode_device_add(struct device *parent, const struct pnode_range *range, u32 class, u32 features);
+struct pnode_device *pnode_device_add(struct device *parent, const struct pnode_range *range,
+				      u32 class, u32 features);
 /*
  * Takes the node away. Processes lose their pages; kernel clients are waited
  * for, and get nothing new meanwhile.

@@ -27,11 +27,13 @@ struct pnode_pages {
 };
 
 void *pnode_pages_map(struct device *dev, struct pnode_pages *pages, struct resource *res);
-int pnode_pages_move(struct pnode_pages *pages, unsigned long start, unsigned long end, bool to_node, u64 *moved);
+int pnode_pages_move(struct pnode_pages *pages, unsigned long start, unsigned long end,
+		     bool to_node, u64 *moved);
 void pnode_pages_evict(struct device *dev, struct pnode_pages *pages);
 
 /* As pnode_device_add(); `pages` is NULL or stays until pnode_device_remove() returns. */
-struct pnode_device *pnode_device_add_pages(struct device *parent, const struct pnode_range *range, u32 class,
+struct pnode_device *pnode_device_add_pages(struct device *parent,
+					    const struct pnode_range *range, u32 class,
 					    u32 features, struct pnode_pages *pages);
 
 /* What the parameters say about every device. */
@@ -45,11 +47,11 @@ int pnode_devices_init(void);
 void pnode_devices_exit(void);
 
 struct pnode_chardev *pnode_chardev_add(struct device *parent, u32 id, struct pnode_node *node,
-					 struct pnode_pages *pages);
+					struct pnode_pages *pages);
 void pnode_chardev_remove(struct pnode_chardev *dev);
 
-struct pnode_disk *pnode_disk_add(struct device *parent, u32 id, struct pnode_node *node, u32 pages, u64 frames,
-				  u32 checksums);
+struct pnode_disk *pnode_disk_add(struct device *parent, u32 id, struct pnode_node *node,
+				  u32 pages, u64 frames, u32 checksums);
 bool pnode_disk_is_open(struct pnode_disk *disk);
 void pnode_disk_remove(struct pnode_disk *disk);
 

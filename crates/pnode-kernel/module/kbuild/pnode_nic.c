@@ -78,10 +78,12 @@ static int nic_pass_packets(void *data)
 		for (taken = 0; taken < NIC_BATCH; taken++) {
 			if (pnode_alloc(grant, NIC_ORDER, &buffers[taken]))
 				break;
-			nic_stamp(pnode_address(grant, buffers[taken]), (u64)queue->cpu << 32 | taken);
+			nic_stamp(pnode_address(grant, buffers[taken]),
+				  (u64)queue->cpu << 32 | taken);
 		}
 		for (i = 0; i < taken; i++) {
-			if (!nic_is_stamped(pnode_address(grant, buffers[i]), (u64)queue->cpu << 32 | i) ||
+			if (!nic_is_stamped(pnode_address(grant, buffers[i]),
+					    (u64)queue->cpu << 32 | i) ||
 			    pnode_free(grant, buffers[i], NIC_ORDER))
 				queue->broken++;
 			queue->passed++;

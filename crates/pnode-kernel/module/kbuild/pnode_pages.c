@@ -41,7 +41,7 @@ static const struct dev_pagemap_ops pnode_pages_ops = {
 	.page_free = pnode_pages_free,
 };
 
-/* Maps device memory with struct pages that processes can have; an error pointer if it cannot be. */
+/* Maps device memory with struct pages that processes can have, or says why it cannot be. */
 void *pnode_pages_map(struct device *dev, struct pnode_pages *pages, struct resource *res)
 {
 	pages->pagemap.type = MEMORY_DEVICE_COHERENT;
@@ -78,8 +78,8 @@ static struct page *pnode_pages_ordinary(gfp_t gfp)
 }
 
 /* Finds a page of the other kind for each one that the kernel has set aside, and copies it. */
-static void pnode_pages_copy(struct pnode_pages *pages, unsigned long *src, unsigned long *dst, unsigned long count,
-			     bool to_node, gfp_t gfp)
+static void pnode_pages_copy(struct pnode_pages *pages, unsigned long *src, unsigned long *dst,
+			     unsigned long count, bool to_node, gfp_t gfp)
 {
 	struct page *from, *to;
 	unsigned long i;
@@ -104,8 +104,9 @@ static void pnode_pages_copy(struct pnode_pages *pages, unsigned long *src, unsi
 }
 
 /* Moves part of a mapping; counts the pages that moved. */
-static int pnode_pages_move_part(struct pnode_pages *pages, struct vm_area_struct *vma, unsigned long start,
-				 unsigned long end, bool to_node, unsigned long *words, u64 *moved)
+static int pnode_pages_move_part(struct pnode_pages *pages, struct vm_area_struct *vma,
+				 unsigned long start, unsigned long end, bool to_node,
+				 unsigned long *words, u64 *moved)
 {
 	struct migrate_vma move = {
 		.vma = vma,
@@ -137,7 +138,8 @@ static int pnode_pages_move_part(struct pnode_pages *pages, struct vm_area_struc
  * are page-aligned, to the node or back. What cannot be moved now stays where it
  * is, usable as before.
  */
-int pnode_pages_move(struct pnode_pages *pages, unsigned long start, unsigned long end, bool to_node, u64 *moved)
+int pnode_pages_move(struct pnode_pages *pages, unsigned long start, unsigned long end,
+		     bool to_node, u64 *moved)
 {
 	unsigned long *words = kvcalloc(2 * PNODE_PAGES_BATCH, sizeof(*words), GFP_KERNEL);
 	struct mm_struct *mm = current->mm;
@@ -167,12 +169,13 @@ int pnode_pages_move(struct pnode_pages *pages, unsigned long start, unsigned lo
 	return rc;
 }
 
-/* Moves what processes have on the node back to ordinary memory, whoever they are, until nothing is left. */
+/* Moves what any process has on the node back to ordinary memory, until nothing is left. */
 void pnode_pages_evict(struct device *dev, struct pnode_pages *pages)
 {
 	unsigned long first = PHYS_PFN(pages->pagemap.range.start);
 	unsigned long count = PHYS_PFN(range_len(&pages->pagemap.range));
-	unsigned long *words = kvcalloc(2 * PNODE_PAGES_BATCH, sizeof(*words), GFP_KERNEL | __GFP_NOFAIL);
+	unsigned long *words = kvcalloc(2 * PNODE_PAGES_BATCH, sizeof(*words),
+					GFP_KERNEL | __GFP_NOFAIL);
 	unsigned long *src = words, *dst = words + PNODE_PAGES_BATCH;
 	unsigned long done, part;
 	unsigned int tries = 0;

@@ -48,7 +48,8 @@ static int pnode_pci_map(struct pci_dev *pdev, int bar, struct pnode_pci *device
 		mapping = devm_memremap(&pdev->dev, res->start, resource_size(res), MEMREMAP_WB);
 	}
 	if (IS_ERR(mapping))
-		return dev_err_probe(&pdev->dev, PTR_ERR(mapping), "BAR %d cannot be mapped\n", bar);
+		return dev_err_probe(&pdev->dev, PTR_ERR(mapping),
+				     "BAR %d cannot be mapped\n", bar);
 
 	device->range.first_pfn = PHYS_PFN(res->start);
 	device->range.frames = PHYS_PFN(resource_size(res));
@@ -78,10 +79,12 @@ static int pnode_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (rc)
 		return rc;
 
-	device->node = pnode_device_add_pages(&pdev->dev, &device->range, PNODE_CLASS_DEVICE_BUFFER, pnode_features,
+	device->node = pnode_device_add_pages(&pdev->dev, &device->range, PNODE_CLASS_DEVICE_BUFFER,
+					      pnode_features,
 					      device->has_pages ? &device->pages : NULL);
 	if (IS_ERR(device->node))
-		return dev_err_probe(&pdev->dev, PTR_ERR(device->node), "no node can be registered\n");
+		return dev_err_probe(&pdev->dev, PTR_ERR(device->node),
+				     "no node can be registered\n");
 
 	pci_set_drvdata(pdev, device);
 	return 0;

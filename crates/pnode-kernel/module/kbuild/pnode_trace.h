@@ -24,8 +24,8 @@ TRACE_EVENT(pnode_node,
 		__entry->frames = frames;
 		__entry->added = added;
 	),
-	TP_printk("node=%u first_pfn=0x%llx frames=%llu %s", __entry->node, __entry->first_pfn, __entry->frames,
-		  __entry->added ? "added" : "removed")
+	TP_printk("node=%u first_pfn=0x%llx frames=%llu %s", __entry->node, __entry->first_pfn,
+		  __entry->frames, __entry->added ? "added" : "removed")
 );
 
 /* A process touched a page of /dev/pnodeN; error is 0, or why it got SIGBUS. */
@@ -44,7 +44,8 @@ TRACE_EVENT(pnode_fault,
 		__entry->pfn = error ? 0 : pfn;
 		__entry->error = error;
 	),
-	TP_printk("node=%u page=%lu pfn=0x%llx error=%d", __entry->node, __entry->page, __entry->pfn, __entry->error)
+	TP_printk("node=%u page=%lu pfn=0x%llx error=%d", __entry->node, __entry->page,
+		  __entry->pfn, __entry->error)
 );
 
 /* Anonymous memory was moved to a node or back. */
@@ -67,8 +68,9 @@ TRACE_EVENT(pnode_move,
 		__entry->error = error;
 		__entry->to_node = to_node;
 	),
-	TP_printk("node=%u address=0x%llx bytes=%llu %s moved=%llu error=%d", __entry->node, __entry->address,
-		  __entry->bytes, __entry->to_node ? "in" : "out", __entry->moved, __entry->error)
+	TP_printk("node=%u address=0x%llx bytes=%llu %s moved=%llu error=%d", __entry->node,
+		  __entry->address, __entry->bytes, __entry->to_node ? "in" : "out",
+		  __entry->moved, __entry->error)
 );
 
 /* A page was written to a node's disk, or read from it. */
@@ -87,8 +89,8 @@ TRACE_EVENT(pnode_disk,
 		__entry->error = error;
 		__entry->write = write;
 	),
-	TP_printk("disk=%s slot=%u %s error=%d", __entry->disk, __entry->slot, __entry->write ? "write" : "read",
-		  __entry->error)
+	TP_printk("disk=%s slot=%u %s error=%d", __entry->disk, __entry->slot,
+		  __entry->write ? "write" : "read", __entry->error)
 );
 
 /* The shrinker moved what a disk holds together. */
