@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release --manifest-path benches/codecs/Cargo.toml -- [--live DIR] [--json FILE] [--rounds N]
 //!                                                                  [--page BYTES] [--only TEXT]
+//!                                                                  [--take median|least] [--kinds TEXT]
 //! ```
 //!
 //! Synthetic kinds are generated; `--live DIR` adds every `DIR/*.pages` that is not synthetic. Same-filled pages are
@@ -14,15 +15,17 @@ mod report;
 #[path = "../../../crates/pnode-compress/tests/support/synth.rs"]
 mod synth;
 
-use measure::Corpus;
+use measure::{Corpus, Take};
 use pnode_compress::codec::same_filled;
 
 struct Options {
     live: Option<String>,
     json: Option<String>,
     rounds: usize,
+    take: Take,
     page: usize,
     only: String,
+    kinds: String,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     codecs.retain(|c| c.name() == "c lz4" || c.name().contains(&options.only));
     let mut results = vec![];
     for corpus in corpora(&options)? {
-        let figures = measure::run(&corpus, &mut codecs, options.rounds, options.page);
+        let figures = measure::run(&corpus, &mut codecs, options.rounds, options.take, options.page);
         results.push((corpus, figures));
     }
     let names: Vec<String> = codecs.iter().map(|c| c.name()).collect();
@@ -43,7 +46,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn options() -> Result<Options, Box<dyn std::error::Error>> {
-    let mut options = Options { live: None, json: None, rounds: 5, page: 4096, only: String::new() };
+    let mut options = Options {
+        live: None,
+        json: None,
+        rounds: 5,
+        take: Take::Median,
+        page: 4096,
+        only: String::new(),
+        kinds: String::new(),
+    };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let value = args.next().ok_or_else(|| format!("{arg} wants a value"))?;
@@ -51,8 +62,11 @@ fn options() -> Result<Options, Box<dyn std::error::Error>> {
             "--live" => options.live = Some(value),
             "--json" => options.json = Some(value),
             "--rounds" => options.rounds = value.parse()?,
+            "--take" if value == "median" => options.take = Take::Median,
+            "--take" if value == "least" => options.take = Take::Least,
             "--page" => options.page = value.parse()?,
             "--only" => options.only = value,
+            "--kinds" => options.kinds = value,
             _ => return Err(format!("unknown option {arg}: see the head of main.rs").into()),
         }
     }
@@ -74,7 +88,7 @@ fn corpora(options: &Options) -> Result<Vec<Corpus>, Box<dyn std::error::Error>>
         }
     }
     let mut corpora = vec![];
-    for (name, all) in all {
+    for (name, all) in all.into_iter().filter(|(name, _)| name.contains(&options.kinds)) {
         let (same, bytes): (Vec<_>, Vec<_>) =
             all.chunks_exact(options.page).partition(|page| same_filled(page).is_some());
         if !bytes.is_empty() {

@@ -27,7 +27,7 @@ fn is_raw(corpus: &Corpus, figures: &[Figures], page: usize) -> bool {
 pub fn print(names: &[String], results: &[(Corpus, Vec<Figures>)], page: usize) {
     let (lz4, zstd) = crate::peers::versions();
     println!(
-        "c lz4 {lz4}, c zstd {zstd}, pages of {page} bytes; thread CPU time, medians, relative to {}",
+        "c lz4 {lz4}, c zstd {zstd}, pages of {page} bytes; thread CPU time, relative to {}",
         names[0]
     );
     for (codec, name) in names.iter().enumerate() {

@@ -7,7 +7,7 @@ mod synth;
 use core::ffi::{c_int, c_void};
 
 use pnode_compress::codec::{Codec, Scratch, Tag, decode, encode_as};
-use synth::{KINDS, Mix, PAGE};
+use synth::{FRACTIONS, KINDS, Mix, PAGE};
 
 unsafe extern "C" {
     fn mmap(at: *mut c_void, len: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
@@ -70,7 +70,9 @@ fn nothing_outside_the_slices_is_touched() {
         let (mut source, mut object, mut target) =
             (Guarded::new(bytes), Guarded::new(bytes), Guarded::new(bytes));
         let mut m = Mix::new(7);
-        for (kind, against) in KINDS.iter().flat_map(|k| [(k, Against::Start), (k, Against::End)]) {
+        for (kind, against) in
+            KINDS.iter().chain(&FRACTIONS).flat_map(|k| [(k, Against::Start), (k, Against::End)])
+        {
             for original in synth::corpus(kind, pages * bytes / PAGE).chunks_exact(bytes) {
                 let page = source.slice(bytes, against);
                 page.copy_from_slice(original);

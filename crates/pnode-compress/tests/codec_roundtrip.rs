@@ -5,7 +5,7 @@ mod synth;
 
 use pnode_compress::codec::{Codec, EncodeError, Encoded, Scratch, Tag, decode, encode, encode_as};
 use proptest::prelude::*;
-use synth::{KINDS, Mix, PAGE};
+use synth::{FRACTIONS, KINDS, Mix, PAGE};
 
 /// Encodes with no byte to spare, checks that nothing behind the object was touched, and decodes.
 fn round_trip(codec: Codec, page: &[u8]) -> Option<Encoded> {
@@ -48,7 +48,7 @@ fn round_trips(page: &[u8]) {
 
 #[test]
 fn synthetic_pages_come_back() {
-    for kind in KINDS {
+    for kind in KINDS.into_iter().chain(FRACTIONS) {
         for page in synth::corpus(kind, 24).chunks_exact(PAGE) {
             round_trips(page);
         }

@@ -122,6 +122,9 @@ impl Tag {
     pub const fn transform(self) -> Transform {
         match self.0 >> 3 & 7 {
             1 => Transform::Delta,
+            2 => Transform::Planes2,
+            3 => Transform::Planes4,
+            4 => Transform::Planes8,
             // By T1 no other value is left.
             _ => Transform::None,
         }

@@ -34,6 +34,9 @@ impl Mix {
 pub(crate) const KINDS: [&str; 10] =
     ["zero", "same", "random", "ptrs", "slab", "ints", "f64", "bf16", "json", "sparse"];
 
+/// Kinds besides, whose bytes no figure of another machine is about: numbers with a full fraction.
+pub(crate) const FRACTIONS: [&str; 2] = ["f32", "measured"];
+
 /// `pages` pages of a kind, one after the other.
 pub(crate) fn corpus(kind: &str, pages: usize) -> Vec<u8> {
     seeded(kind, pages, 1)
@@ -41,7 +44,7 @@ pub(crate) fn corpus(kind: &str, pages: usize) -> Vec<u8> {
 
 /// Like [`corpus`], from another seed.
 pub(crate) fn seeded(kind: &str, pages: usize, seed: u64) -> Vec<u8> {
-    let index = KINDS.iter().position(|&k| k == kind).expect("a kind of KINDS");
+    let index = KINDS.iter().chain(&FRACTIONS).position(|&k| k == kind).expect("a kind");
     let mut m = Mix::new(seed * 1_000_003 + index as u64);
     let mut b = Vec::with_capacity(pages * PAGE + 256);
     if kind == "json" {
@@ -59,6 +62,8 @@ pub(crate) fn seeded(kind: &str, pages: usize, seed: u64) -> Vec<u8> {
             "ints" => integers(&mut m, &mut b),
             "f64" => doubles(&mut m, &mut b),
             "bf16" => weights(&mut m, &mut b),
+            "f32" => floats(&mut m, &mut b),
+            "measured" => measured(&mut m, &mut b),
             _ => sparse(&mut m, &mut b),
         }
         assert_eq!(b.len(), page * PAGE);
@@ -109,6 +114,23 @@ fn doubles(m: &mut Mix, b: &mut Vec<u8>) {
     for _ in 0..PAGE / 8 {
         value += m.below(201) as i64 - 100;
         b.extend((value as f64 / 100.0).to_le_bytes());
+    }
+}
+
+/// Doubles of a random walk that nobody rounded.
+fn measured(m: &mut Mix, b: &mut Vec<u8>) {
+    let mut value = 20.0;
+    for _ in 0..PAGE / 8 {
+        value += m.next() as f64 / u64::MAX as f64 - 0.5;
+        b.extend(value.to_le_bytes());
+    }
+}
+
+/// Floats around 0, as in the weights of a model.
+fn floats(m: &mut Mix, b: &mut Vec<u8>) {
+    let mut unit = || m.next() as f64 / u64::MAX as f64;
+    for _ in 0..PAGE / 4 {
+        b.extend(((unit() + unit() + unit() - 1.5) as f32 * 0.03).to_le_bytes());
     }
 }
 

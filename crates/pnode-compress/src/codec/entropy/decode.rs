@@ -22,12 +22,14 @@ pub(super) fn decode(object: &[u8], page: &mut [u8], scratch: &mut Scratch) -> R
         return Err(DecodeError::new(Fault::Codes, 3));
     }
     // A sequence fills 3 bytes or more, so that tokens fit behind the literals.
-    if head.literals + 3 * head.sequences > PART {
+    if head.literals + 3 * head.sequences > PART || head.raw > head.literals {
         return Err(DecodeError::new(Fault::Overrun, 0));
     }
     let Scratch { table, links, bytes } = scratch;
     let mut at = Head::BYTES;
     if let Some(set) = head.description {
+        let Some(raw) = object.get(at..at + head.raw) else { return Err(truncated(at)) };
+        at += head.raw;
         let no_code = DecodeError::new(Fault::Codes, at);
         let table = table.first_chunk_mut().ok_or(no_code)?;
         let sorted = links.first_chunk_mut().ok_or(no_code)?;
@@ -42,7 +44,10 @@ pub(super) fn decode(object: &[u8], page: &mut [u8], scratch: &mut Scratch) -> R
         if at > object.len() {
             return Err(truncated(Head::BYTES));
         }
-        read_literals(object, &bounds, &mut bytes[..head.literals], table)?;
+        bytes[..raw.len()].copy_from_slice(raw);
+        read_literals(object, &bounds, &mut bytes[raw.len()..head.literals], table)?;
+    } else if head.raw > 0 {
+        return Err(DecodeError::new(Fault::Codes, 3));
     } else {
         let Some(literals) = object.get(at..at + head.literals) else { return Err(truncated(at)) };
         bytes[..head.literals].copy_from_slice(literals);

@@ -17,14 +17,17 @@ pub(super) enum Source<'l> {
 
 /// Encodes a part into less than `out.len()` bytes, or returns `None`.
 ///
-/// `work` is working memory.
+/// The literals of a part may be in planes of so many bytes (0: in none), of which the lowest may be noise. `work` is
+/// working memory.
 pub(super) fn encode(
     sequences: Sequences<'_>,
     source: Source<'_>,
+    plane: usize,
     out: &mut [u8],
     work: &mut [u16; 4096],
 ) -> Option<usize> {
     let words = sequences.words.get_mut(..3 * sequences.count)?;
+    let before_matches = words.first().map_or(PART, |&run| usize::from(run));
     let (literals, gathered) = match source {
         Source::Part(part, memory) => {
             let gathered = gather(words, |to, from, run| copy_run(part, memory, to, from, run));
@@ -46,6 +49,8 @@ pub(super) fn encode(
     } else {
         let (counts, rest) = rest.split_first_chunk_mut()?;
         let (ideals, rest) = rest.split_first_chunk_mut()?;
+        head.raw = noise(literals, plane, before_matches, rest.first_chunk_mut()?, counts);
+        let literals = &literals[head.raw..];
         count(literals, rest.first_chunk_mut()?, counts);
         let bits = lengths::assign(counts, literals.len(), codes, ideals, rest.first_chunk_mut()?);
         let (set, description) = lengths::description_cost(codes);
@@ -53,9 +58,9 @@ pub(super) fn encode(
         // Codes that hardly gain would cost a decoder all the same.
         if coded < 8 * (literals.len() - literals.len() / 32) {
             head.description = Some(set);
-            coded
+            8 * head.raw + coded
         } else {
-            8 * literals.len()
+            8 * core::mem::take(&mut head.raw) + 8 * literals.len()
         }
     };
     if Head::BYTES + (literal_bits + token_bits + gathered.extra_bits) / 8 > out.len() {
@@ -64,7 +69,9 @@ pub(super) fn encode(
 
     let mut at = Head::BYTES;
     if let Some(set) = head.description {
-        let mut description = BitWriter::new(out, at);
+        let (raw, literals) = literals.split_at(head.raw);
+        out.get_mut(at..at + raw.len())?.copy_from_slice(raw);
+        let mut description = BitWriter::new(out, at + raw.len());
         lengths::describe(codes, set, &mut description);
         at = description.finish()?;
         let mut rest = literals;
@@ -145,6 +152,29 @@ fn copy_run(part: &[u8; PART], memory: &mut [u8; PART], to: usize, from: usize, 
         store!(u128, memory, to + done, load!(u128, part, from + done));
         done += 16;
     }
+}
+
+/// How many literals lie in planes of noise, which no code makes shorter: whole planes from the first one on, none with a
+/// match in it, and not the last one.
+fn noise(
+    literals: &[u8],
+    plane: usize,
+    before_matches: usize,
+    histograms: &mut [u16; 4 * SYMBOLS],
+    counts: &mut [u16; SYMBOLS],
+) -> usize {
+    let mut end = 0;
+    while plane > 0 && end + plane < literals.len() && end + plane <= before_matches {
+        count(&literals[end..end + plane], histograms, counts);
+        // How often two bytes of the plane are the same: of noise, once in 256 pairs, and each with itself.
+        let same: u32 = counts.iter().map(|&count| u32::from(count) * u32::from(count)).sum();
+        let expected = plane * plane / SYMBOLS + plane;
+        if same as usize > expected + expected / 4 {
+            break;
+        }
+        end += plane;
+    }
+    end
 }
 
 /// Counts literals, in four histograms so that equal neighbours do not wait for each other.

@@ -53,6 +53,8 @@ struct Head {
     token_set: usize,
     /// The set of the codes that describe the code of literals; none if literals are not coded.
     description: Option<usize>,
+    /// How many literals are not coded, in front of those that are; a multiple of [`RAW_UNIT`](Self::RAW_UNIT).
+    raw: usize,
     /// The bytes of the streams of literals, then of the two of tokens.
     sizes: [usize; STREAMS + 2],
     /// Bits without a meaning, all 0.
@@ -64,6 +66,8 @@ impl Head {
     const BYTES: usize = 4 + 13;
     /// The bits of each of the sizes.
     const SIZE_BITS: u32 = 10;
+    /// What the number of literals that are not coded is counted in.
+    const RAW_UNIT: usize = 256;
 
     fn read(bytes: &[u8; Self::BYTES]) -> Self {
         let [a, b, c, d, rest @ ..] = *bytes;
@@ -81,14 +85,16 @@ impl Head {
             sequences: word >> 13 & 0x3FF,
             token_set: word >> 23 & 3,
             description: (word >> 27 & 1 == 1).then_some(word >> 25 & 3),
+            raw: (word >> 28) * Self::RAW_UNIT,
             sizes,
-            spare: word >> 28 | rest as usize,
+            spare: rest as usize,
         }
     }
 
     fn write(&self, bytes: &mut [u8; Self::BYTES]) {
         let description = self.description.map_or(0, |set| 4 | set) << 25;
-        let word = self.literals | self.sequences << 13 | self.token_set << 23 | description;
+        let raw = (self.raw / Self::RAW_UNIT) << 28;
+        let word = self.literals | self.sequences << 13 | self.token_set << 23 | description | raw;
         let sizes = self.sizes.iter().rev().fold(0, |sizes, &size| sizes << Self::SIZE_BITS | size as u128);
         let (first, rest) = bytes.split_at_mut(4);
         first.copy_from_slice(&(word as u32).to_le_bytes());
@@ -142,11 +148,13 @@ fn encode_part(
     }
     let source = if plain { part } else { &*bytes };
     let sequences = match effort {
+        // The thorough search finds short repeats, in planes of noise by accident.
+        Effort::Thorough if transform.is_planes() => parse::quick(source, table, links),
         Effort::Quick => parse::quick(source, table, links),
         Effort::Thorough => deep::thorough(source, table, links),
     };
     let source = if plain { Source::Part(part, bytes) } else { Source::Memory(bytes) };
-    encode::encode(sequences, source, out, table)
+    encode::encode(sequences, source, transform.plane(), out, table)
 }
 
 /// Decodes an object of [`encode`].
