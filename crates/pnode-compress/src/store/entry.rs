@@ -10,10 +10,15 @@
 //!          +------------------------------------------------+------+
 //!          | a word, shortened to 58 bits                   | form |
 //!          +------------------------------------------------+------+
+//!  shared   63                                            6 5    0
+//!          +------------------------------------------------+------+
+//!          | the number of an object that pages share       | form |
+//!          +------------------------------------------------+------+
 //!  empty    0
 //! ```
 //!
-//! The tag is the codec's, without its version bits; its codec bits are never 0, which tells objects from inline words.
+//! The tag is the codec's, without its version bits; its codec bits are never 0, which tells objects from the others. An
+//! object that several pages share has an entry of its own, past those of the pages; see [`super::share`].
 
 use crate::codec::Tag;
 
@@ -39,6 +44,8 @@ const INLINE_SHIFT: u32 = 6;
 const FORM_SIGNED: u64 = 0x08;
 /// The word is the low 32 of the 58 bits, twice.
 const FORM_HALVES: u64 = 0x10;
+/// The 58 bits number a shared object.
+const FORM_SHARED: u64 = 0x18;
 
 /// One page entry as a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,6 +80,8 @@ pub(crate) enum Kind {
     Inline(u64),
     /// The page is an object in the pool.
     Object,
+    /// The page is the object with this number, which it may share with other pages.
+    Shared(u32),
 }
 
 impl Entry {
@@ -99,6 +108,11 @@ impl Entry {
         Self(place << PLACE_SHIFT | (len as u64 - 1) << LENGTH_SHIFT | tag.to_byte() as u64 & TAG_MASK)
     }
 
+    /// The entry of a page that is the shared object `number`.
+    pub(crate) const fn shared(number: u32) -> Self {
+        Self((number as u64) << INLINE_SHIFT | FORM_SHARED)
+    }
+
     #[inline]
     pub(crate) const fn kind(self) -> Kind {
         if self.0 == 0 {
@@ -107,9 +121,11 @@ impl Entry {
             Kind::Object
         } else if self.0 & TAG_MASK == FORM_SIGNED {
             Kind::Inline((self.0 as i64 >> INLINE_SHIFT) as u64)
-        } else {
+        } else if self.0 & TAG_MASK == FORM_HALVES {
             let low = self.0 >> INLINE_SHIFT & 0xffff_ffff;
             Kind::Inline(low << 32 | low)
+        } else {
+            Kind::Shared((self.0 >> INLINE_SHIFT) as u32)
         }
     }
 
@@ -158,6 +174,11 @@ impl Entry {
     #[inline]
     pub(crate) const fn with_reader(self) -> Self {
         Self(self.0 + (1 << READERS_SHIFT))
+    }
+
+    /// The same object with one reader, and not removed.
+    pub(crate) const fn with_one_reader(self) -> Self {
+        Self(self.0 & !(READERS_MASK | DYING) | 1 << READERS_SHIFT)
     }
 
     /// The same object with one reader less. The caller is a reader.
@@ -210,6 +231,18 @@ mod tests {
         }
         for word in [1 << 57, 0x5a5a_5a5a_5a5a_5a5b, 1 << 63] {
             assert_eq!(Inline::new(word), None, "{word:#x}");
+        }
+    }
+
+    #[test]
+    fn a_shared_object_is_named_and_is_none_itself() {
+        for number in [0, 1, u32::MAX] {
+            let entry = Entry::shared(number);
+            assert_eq!(
+                (entry.kind(), entry.is_object(), entry.is_dying()),
+                (Kind::Shared(number), false, false)
+            );
+            assert_eq!(Entry::from_bits(entry.bits()), entry);
         }
     }
 

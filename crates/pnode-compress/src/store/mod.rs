@@ -55,12 +55,14 @@ mod batch;
 mod bins;
 mod checksum;
 mod compact;
+mod dedup;
 mod entry;
 mod error;
 mod holes;
 mod pool;
 mod shape;
 mod shard;
+mod share;
 mod stats;
 mod sweep;
 mod worker;
@@ -68,6 +70,7 @@ mod worker;
 pub use audit::AuditError;
 pub use batch::Incoming;
 pub use compact::{Compaction, Progress};
+pub use dedup::{Deduplicated, Deduplication};
 pub use error::{Damage, LoadError, RemoveError, StoreError};
 pub use shape::{BlockSize, Checksums, Config, ConfigError};
 pub use shard::Shard;
@@ -172,7 +175,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
 
     /// Whether the slot holds a page, by now.
     pub fn contains(&self, slot: Slot) -> bool {
-        self.pool.entry(slot.0).is_some_and(|entry| entry.kind() != Kind::Empty && !entry.is_dying())
+        self.pool.page(slot.0).is_some_and(|entry| entry.kind() != Kind::Empty && !entry.is_dying())
     }
 
     /// Removes the page in `slot`. Its bytes in the pool are free, at once or when its last reader is done.
@@ -187,7 +190,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     /// Removes the page in `slot` without counting it, and returns its entry.
     #[inline]
     fn take_out(&self, slot: Slot) -> Result<Entry, RemoveError> {
-        let mut seen = self.pool.entry(slot.0).ok_or(RemoveError::NoSlot { slot })?;
+        let mut seen = self.pool.page(slot.0).ok_or(RemoveError::NoSlot { slot })?;
         loop {
             if seen.kind() == Kind::Empty || seen.is_dying() {
                 return Err(RemoveError::NotStored { slot });
@@ -199,7 +202,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
             };
             match outcome {
                 Ok(claim) => {
-                    claim.into_iter().for_each(|claim| self.release(claim));
+                    self.let_go(seen, claim);
                     return Ok(seen);
                 }
                 Err(now) => seen = now,
@@ -236,7 +239,8 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     pub fn used_bytes(&self) -> u64 {
         let stats = self.stats();
         let rounding = (self.pool.shape.checksum_bytes() + entry::GRANULE - 1) as u64;
-        stats.compressed_bytes + (stats.pages - stats.inline_pages) * rounding
+        let objects = stats.pages - stats.inline_pages - stats.shared_pages + stats.shared_objects;
+        stats.compressed_bytes + objects * rounding
     }
 
     /// What the store holds.
@@ -248,11 +252,14 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
             if sum > i64::MAX as u64 { 0 } else { sum }
         };
         let inline_pages = sum(|tally| &tally.inline);
-        let pages = sum(|tally| &tally.objects) + inline_pages;
+        let shared_pages = sum(|tally| &tally.sharing);
+        let pages = sum(|tally| &tally.objects) + inline_pages + shared_pages;
         let blocks = u64::from(self.limit.blocks.load(Ordering::Relaxed));
         Stats {
             pages,
             inline_pages,
+            shared_pages,
+            shared_objects: sum(|tally| &tally.shared),
             original_bytes: pages * self.pool.shape.page.bytes() as u64,
             compressed_bytes: sum(|tally| &tally.bytes),
             pool_bytes: blocks * self.pool.shape.block.bytes() as u64,
@@ -309,8 +316,14 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     #[inline]
     fn count(&self, home: usize, change: Change) {
         let tally = &self.shards[home].tally;
-        let Change { bytes, objects, inline } = change;
-        for (part, more) in [(&tally.bytes, bytes), (&tally.objects, objects), (&tally.inline, inline)] {
+        let Change { bytes, objects, inline, sharing, shared } = change;
+        for (part, more) in [
+            (&tally.bytes, bytes),
+            (&tally.objects, objects),
+            (&tally.inline, inline),
+            (&tally.sharing, sharing),
+            (&tally.shared, shared),
+        ] {
             if more != 0 {
                 part.fetch_add(more, Ordering::Relaxed);
             }
@@ -321,13 +334,13 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     fn put(&self, home: usize, slot: Slot, mut new: New) -> Result<(), StoreError> {
         let fresh = new.entry();
         let mut patience = PATIENCE;
-        let mut seen = self.pool.entry(slot.0).ok_or(StoreError::NoSlot { slot })?;
+        let mut seen = self.pool.page(slot.0).ok_or(StoreError::NoSlot { slot })?;
         loop {
             match self.pool.replace(slot.0, seen, new) {
                 Ok(claim) => {
                     // A page that was removed while it is read cannot be replaced, so `seen` still counts.
                     self.recount(home, seen, fresh);
-                    claim.into_iter().for_each(|claim| self.release(claim));
+                    self.let_go(seen, claim);
                     return Ok(());
                 }
                 Err((unused, now)) if patience == 0 => {
@@ -341,7 +354,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
                         spin_loop();
                     }
                     new = unused;
-                    seen = self.pool.entry(slot.0).unwrap_or(now);
+                    seen = self.pool.page(slot.0).unwrap_or(now);
                 }
             }
         }
@@ -352,22 +365,30 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
 #[derive(Clone, Copy)]
 struct Change {
     bytes: u64,
+    /// Pages that have an object of their own.
     objects: u64,
     inline: u64,
+    /// Pages that are a shared object.
+    sharing: u64,
+    /// Shared objects.
+    shared: u64,
 }
 
 impl Change {
-    const NONE: Self = Self { bytes: 0, objects: 0, inline: 0 };
+    const NONE: Self = Self { bytes: 0, objects: 0, inline: 0, sharing: 0, shared: 0 };
 
-    /// The change when an entry turns from `old` into `new`.
+    /// The change when a page's entry turns from `old` into `new`.
     fn of(old: Entry, new: Entry) -> Self {
         let bytes = |entry: Entry| if entry.is_object() { entry.len() as u64 } else { 0 };
         let object = |entry: Entry| u64::from(entry.is_object());
-        let inline = |entry: Entry| u64::from(!entry.is_object() && entry != Entry::EMPTY);
+        let inline = |entry: Entry| u64::from(matches!(entry.kind(), Kind::Inline(_)));
+        let sharing = |entry: Entry| u64::from(matches!(entry.kind(), Kind::Shared(_)));
         Self {
             bytes: bytes(new).wrapping_sub(bytes(old)),
             objects: object(new).wrapping_sub(object(old)),
             inline: inline(new).wrapping_sub(inline(old)),
+            sharing: sharing(new).wrapping_sub(sharing(old)),
+            shared: 0,
         }
     }
 
@@ -375,6 +396,8 @@ impl Change {
         self.bytes = self.bytes.wrapping_add(other.bytes);
         self.objects = self.objects.wrapping_add(other.objects);
         self.inline = self.inline.wrapping_add(other.inline);
+        self.sharing = self.sharing.wrapping_add(other.sharing);
+        self.shared = self.shared.wrapping_add(other.shared);
     }
 }
 

@@ -5,7 +5,7 @@
 //! yet. Everything else in the store is safe code that cannot break these rules, only waste space.
 //!
 //! ```text
-//!  words   | entries: one a page | block 0 | block 1 | ..
+//!  words   | entries: one a page | one a shared object | users of each shared object | block 0 | block 1 | ..
 //!
 //!  block   +-----------+---------------------------+------------------------+------ .. -----+
 //!          | pfn + 1   | previous 26 | next 26     | queued 1 | next 32     | bitmap: a bit |
@@ -16,7 +16,8 @@
 //! # Invariants
 //!
 //! - **C1** A bit of a present block is set while exactly one [`Claim`] or object entry covers its granule, and clear
-//!   while none does. An absent block has all bits set and nobody covers them.
+//!   while none does. An absent block has all bits set and nobody covers them. While an object goes from one entry to
+//!   another ([`Pin::share`]) both cover it, and both are pinned by who moves it.
 //! - **C2** A block is present while its first word holds the frame number plus one; its frames are held from the
 //!   store's memory meanwhile. Only the holder of a claim on all of its granules makes it absent.
 //! - **C3** The bytes of a granule are written only by the holder of its claim, and read only by that holder or by a
@@ -25,6 +26,9 @@
 //!   it into something else in one compare-and-swap from a state without readers, or by its last, single pin.
 #![allow(unsafe_code)]
 
+mod ahead;
+mod share;
+
 use core::slice;
 
 use pnode_core::sync::{AtomicU64, Ordering};
@@ -32,7 +36,7 @@ use pnode_core::{FrameRange, MigrateType, Order, Pfn};
 
 use super::entry::{Entry, GRANULE, Inline};
 use super::holes::{Holes, masks};
-use super::shape::{Checksums, ConfigError, Shape};
+use super::shape::{ConfigError, Shape};
 use crate::codec::Tag;
 use crate::memory::FrameMemory;
 
@@ -71,7 +75,10 @@ pub(crate) enum Unpinned {
 /// The blocks, their frames and the page entries.
 pub(crate) struct Pool<'m, P> {
     frames: P,
+    /// Those of the pages, and then those of the shared objects.
     entries: &'m [AtomicU64],
+    /// How many pages are each of the shared objects.
+    users: &'m [AtomicU64],
     blocks: &'m [AtomicU64],
     pub(crate) shape: Shape,
     order: Order,
@@ -84,17 +91,20 @@ impl<'m, P: FrameMemory> Pool<'m, P> {
         let too_few = ConfigError::TooFewWords { words: words.len(), needed: shape.words };
         let words = &*words;
         let words = words.get(..shape.words).ok_or(too_few)?;
-        let (entries, blocks) = words.split_at(shape.slots as usize);
+        let shared = shape.shared as usize;
+        let (entries, blocks) = words.split_at(shape.slots as usize + 2 * shared);
         for entry in entries {
+            // No page, and no user.
             entry.store(Entry::EMPTY.bits(), Ordering::Relaxed);
         }
+        let (entries, users) = entries.split_at(shape.slots as usize + shared);
         for block in blocks.chunks_exact(shape.stride) {
             for (i, word) in block.iter().enumerate() {
                 // INVARIANT: C1 and C2: the block is absent and its bits are set.
                 word.store(if i < BITMAP { 0 } else { u64::MAX }, Ordering::Relaxed);
             }
         }
-        Ok(Self { frames, entries, blocks, shape, order })
+        Ok(Self { frames, entries, users, blocks, shape, order })
     }
 
     /// The memory that the pool was made of, once the caller has made every block absent.
@@ -274,25 +284,15 @@ impl<'m, P: FrameMemory> Pool<'m, P> {
 
     /// The entry of a page, if there is such a page. A snapshot.
     #[inline]
-    pub(crate) fn entry(&self, slot: u32) -> Option<Entry> {
-        // Relaxed: who wants to read the object pins the entry first.
-        Some(Entry::from_bits(self.entries.get(slot as usize)?.load(Ordering::Relaxed)))
+    pub(crate) fn page(&self, slot: u32) -> Option<Entry> {
+        if slot < self.shape.slots { self.entry(slot) } else { None }
     }
 
-    /// Asks for the bytes of a page that is likely to be read soon, whatever it is by then.
+    /// The entry of a page or, past those of the pages, of a shared object. A snapshot.
     #[inline]
-    pub(crate) fn expect(&self, slot: u32) {
-        let Some(entry) = self.entry(slot).filter(|entry| entry.is_object()) else { return };
-        if self.shape.checksums == Checksums::Off && entry.len() == self.shape.page.bytes() {
-            // A plain copy keeps memory as busy as can be, and is only disturbed.
-            return;
-        }
-        let Some((range, offset)) = self.locate(entry.place(), self.shape.granules(entry.len())) else {
-            return;
-        };
-        if let Some(base) = self.frames.address(range) {
-            prefetch(base.as_ptr().wrapping_add(offset), entry.len());
-        }
+    pub(crate) fn entry(&self, index: u32) -> Option<Entry> {
+        // Relaxed: who wants to read the object pins the entry first.
+        Some(Entry::from_bits(self.entries.get(index as usize)?.load(Ordering::Relaxed)))
     }
 
     /// Pins the object of `seen`, or says what the entry is by now.
@@ -379,25 +379,6 @@ impl<'m, P: FrameMemory> Pool<'m, P> {
     }
 }
 
-/// Asks for the bytes that are about to be read: an object lies at no place that a core could guess from the one before.
-#[inline(always)]
-fn prefetch(start: *const u8, len: usize) {
-    for offset in (0..len).step_by(64) {
-        let line = start.wrapping_add(offset);
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        // SAFETY: a prefetch changes nothing that the program can see, and does not fault whatever the address.
-        unsafe {
-            core::arch::asm!("prefetcht0 [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-        }
-        #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
-        // SAFETY: as above.
-        unsafe {
-            core::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-        }
-        let _ = line;
-    }
-}
-
 /// What an entry is to become.
 ///
 /// # Invariants
@@ -413,6 +394,11 @@ pub(crate) struct New {
 impl New {
     /// No page.
     pub(crate) const EMPTY: Self = Self { entry: Entry::EMPTY, claim: None };
+
+    /// A page that is a shared object.
+    pub(crate) fn shared(number: u32) -> Self {
+        Self { entry: Entry::shared(number), claim: None }
+    }
 
     /// A page that repeats a word.
     pub(crate) fn inline(inline: Inline) -> Self {
@@ -431,6 +417,11 @@ impl New {
 }
 
 impl<P: FrameMemory> Pin<'_, '_, P> {
+    /// Where the entry is among all entries.
+    pub(crate) fn index(&self) -> u32 {
+        self.slot
+    }
+
     /// The entry as it was when it was pinned.
     #[inline]
     pub(crate) fn entry(&self) -> Entry {

@@ -66,12 +66,20 @@ pub struct Config {
     pub(crate) page: PageSize,
     pub(crate) block: BlockSize,
     pub(crate) checksums: Checksums,
+    pub(crate) shared: u32,
 }
 
 impl Config {
     /// A store with room for `slots` pages of 4 KiB in at most `blocks` blocks of 16 KiB, with checksums.
     pub const fn new(slots: u32, blocks: u32) -> Self {
-        Self { slots, blocks, page: PageSize::KIB4, block: BlockSize::KIB16, checksums: Checksums::On }
+        Self {
+            slots,
+            blocks,
+            page: PageSize::KIB4,
+            block: BlockSize::KIB16,
+            checksums: Checksums::On,
+            shared: 0,
+        }
     }
 
     /// The same with pages of `page`, the size of every page that is stored; it need not be the size of a frame.
@@ -89,7 +97,14 @@ impl Config {
         Self { checksums, ..self }
     }
 
-    /// How many words of metadata the store takes, of 8 bytes each: one a page, and a few a block.
+    /// The same with room for `objects` objects that several pages share, which [`super::Store::deduplicate`] finds: two
+    /// words of metadata each, and at most as many as there are slots. Without any, nothing is ever shared, and nothing
+    /// is spent on it.
+    pub const fn shared(self, objects: u32) -> Self {
+        Self { shared: objects, ..self }
+    }
+
+    /// How many words of metadata the store takes, of 8 bytes each: one a page, two a shared object, and a few a block.
     ///
     /// # Errors
     ///
@@ -129,6 +144,13 @@ pub enum ConfigError {
         /// The most blocks of this size that a store can have.
         most: u32,
     },
+    /// There cannot be more shared objects than pages.
+    TooManyShared {
+        /// The shared objects that were asked for.
+        shared: u32,
+        /// The pages that were asked for.
+        slots: u32,
+    },
     /// The metadata would pass the end of the address space.
     TooLarge,
     /// Frames of the memory are larger than a block.
@@ -165,6 +187,12 @@ impl fmt::Display for ConfigError {
                     "{blocks} blocks: a store of this block size has at most {most}; use larger blocks or two stores"
                 )
             }
+            Self::TooManyShared { shared, slots } => {
+                write!(
+                    f,
+                    "{shared} objects cannot be shared by {slots} pages: ask for half as many as pages at most"
+                )
+            }
             Self::TooLarge => f.write_str("the metadata would not fit the address space: use two stores"),
             Self::FrameTooLarge { frame, block } => {
                 write!(f, "a frame of {frame:?} is larger than a block of {block:?}: use larger blocks")
@@ -189,6 +217,8 @@ pub(crate) struct Shape {
     pub(crate) page: PageSize,
     pub(crate) block: BlockSize,
     pub(crate) checksums: Checksums,
+    /// Objects that several pages may share.
+    pub(crate) shared: u32,
     /// Granules a block, as a power of two.
     pub(crate) places_shift: u32,
     /// Metadata words a block.
@@ -202,7 +232,7 @@ pub(crate) const BLOCK_HEADER_WORDS: usize = 3;
 
 impl Shape {
     pub(crate) const fn new(config: Config) -> Result<Self, ConfigError> {
-        let Config { slots, blocks, page, block, checksums } = config;
+        let Config { slots, blocks, page, block, checksums, shared } = config;
         if slots == 0 || blocks == 0 {
             return Err(ConfigError::Empty { slots, blocks, shards: 1 });
         }
@@ -214,17 +244,26 @@ impl Shape {
         if blocks > most {
             return Err(ConfigError::TooManyBlocks { blocks, most });
         }
+        if shared > slots {
+            return Err(ConfigError::TooManyShared { shared, slots });
+        }
+        let Some(pages) = slots.checked_add(shared) else {
+            return Err(ConfigError::TooLarge);
+        };
         let stride = BLOCK_HEADER_WORDS + (1 << places_shift) / 64;
         let Some(described) = (blocks as usize).checked_mul(stride) else {
             return Err(ConfigError::TooLarge);
         };
-        let Some(words) = described.checked_add(slots as usize) else {
+        let Some(entries) = (pages as usize).checked_add(shared as usize) else {
+            return Err(ConfigError::TooLarge);
+        };
+        let Some(words) = described.checked_add(entries) else {
             return Err(ConfigError::TooLarge);
         };
         if words > isize::MAX as usize / 8 {
             return Err(ConfigError::TooLarge);
         }
-        Ok(Self { slots, blocks, page, block, checksums, places_shift, stride, words })
+        Ok(Self { slots, blocks, page, block, checksums, shared, places_shift, stride, words })
     }
 
     /// The order of a block's frames if a frame has `frame` bytes.

@@ -29,17 +29,21 @@ pub(crate) struct Tally {
     pub(crate) objects: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) inline: AtomicU64,
+    pub(crate) sharing: AtomicU64,
+    pub(crate) shared: AtomicU64,
+}
+
+impl Tally {
+    fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { objects: zero(), bytes: zero(), inline: zero(), sharing: zero(), shared: zero() }
+    }
 }
 
 impl<L: RawLock> Shard<L> {
     /// A shard without blocks.
     pub fn new() -> Self {
-        let zero = || AtomicU64::new(0);
-        Self {
-            bins: Lock::new(Bins::new()),
-            queue: AtomicU32::new(0),
-            tally: Tally { objects: zero(), bytes: zero(), inline: zero() },
-        }
+        Self { bins: Lock::new(Bins::new()), queue: AtomicU32::new(0), tally: Tally::new() }
     }
 
     /// Forgets its blocks, in place: a shard is too large for a kernel's stack.
@@ -48,8 +52,7 @@ impl<L: RawLock> Shard<L> {
         bins.clear();
         drop(bins);
         self.queue = AtomicU32::new(0);
-        self.tally =
-            Tally { objects: AtomicU64::new(0), bytes: AtomicU64::new(0), inline: AtomicU64::new(0) };
+        self.tally = Tally::new();
     }
 }
 

@@ -8,9 +8,13 @@ pub struct Stats {
     pub pages: u64,
     /// Of these, pages that repeat a word and lie in their entry alone.
     pub inline_pages: u64,
+    /// Of these, pages that are an object which they may share with others.
+    pub shared_pages: u64,
+    /// Objects that pages share: `shared_pages` less this is the number of objects that sharing has saved.
+    pub shared_objects: u64,
     /// The size of the stored pages before they were compressed: pages times the page size.
     pub original_bytes: u64,
-    /// The bytes of all objects, without checksums.
+    /// The bytes of all objects, without checksums; a shared object counts once.
     pub compressed_bytes: u64,
     /// The bytes of all blocks that the store holds frames for: what it takes from its node.
     pub pool_bytes: u64,

@@ -58,16 +58,24 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     /// Makes the pages of `slots` one sweep older. Slots past the end are ignored.
     pub fn grow_older(&self, slots: Range<u32>) {
         for slot in slots.start..slots.end.min(self.slots()) {
-            let Some(entry) = self.pool.entry(slot) else { return };
-            if entry.is_object() && entry.age() < Entry::OLDEST {
-                self.pool.set_age(slot, entry, entry.age() + 1);
+            // A shared object ages with the page that has its number, so that a sweep over all pages meets it once.
+            for index in [slot, self.pool.index_of(slot)] {
+                let Some(entry) = self.pool.entry(index) else { continue };
+                if entry.is_object() && entry.age() < Entry::OLDEST {
+                    self.pool.set_age(index, entry, entry.age() + 1);
+                }
             }
         }
     }
 
-    /// The age of the page in `slot`, if it is an object in the pool.
+    /// The age of the page in `slot`, if it is an object in the pool; of a shared object it is the age of its last use.
     pub fn age(&self, slot: Slot) -> Option<u8> {
-        self.pool.entry(slot.get()).filter(|entry| entry.is_object() && !entry.is_dying()).map(Entry::age)
+        let entry = self.pool.page(slot.get())?;
+        let object = match entry.kind() {
+            Kind::Shared(number) => self.pool.entry(self.pool.index_of(number))?,
+            _ => entry,
+        };
+        (object.is_object() && !object.is_dying()).then(|| object.age())
     }
 
     /// Removes the pages of `slots`. Returns how many there were.
@@ -80,13 +88,36 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         count
     }
 
-    /// Pins the object of a page for a sweep, if it is one of at least `min_age` that nobody else uses.
-    fn pin_old(&self, slot: u32, min_age: u8) -> Option<Pin<'_, 'm, P>> {
-        let entry = self.pool.entry(slot)?;
-        if entry.kind() != Kind::Object || entry.age() < min_age || entry.readers() > 0 {
-            return None;
+    /// Pins the object of a page for a sweep, its own or a shared one, if it is one of at least `min_age` that nobody else
+    /// reads. With the page's entry.
+    fn pin_old(&self, slot: u32, min_age: u8) -> Option<(Entry, Pin<'_, 'm, P>)> {
+        let entry = self.pool.page(slot)?;
+        match entry.kind() {
+            Kind::Object if entry.age() >= min_age && entry.readers() == 0 => {
+                Some((entry, self.pool.pin(slot, entry, entry.age()).ok()?))
+            }
+            Kind::Shared(number) => {
+                let object = self.pool.entry(self.pool.index_of(number))?;
+                if !object.is_object() || object.age() < min_age || object.readers() > 0 {
+                    return None;
+                }
+                Some((entry, self.pin_named(slot, entry, None).ok()?))
+            }
+            _ => None,
         }
-        self.pool.pin(slot, entry, entry.age()).ok()
+    }
+
+    /// Removes a page that is a shared object, pinned here, if its entry is `named` still. Tells whether it did, and how
+    /// many granules that freed.
+    fn remove_named(&self, slot: u32, named: Entry, pin: Pin<'_, 'm, P>) -> Option<u32> {
+        let granules = self.pool.shape.granules(pin.entry().len());
+        let removed = self.pool.replace(slot, named, New::EMPTY).is_ok();
+        self.unpin(pin);
+        removed.then(|| {
+            self.recount(0, named, Entry::EMPTY);
+            let last = matches!(named.kind(), Kind::Shared(number) if self.leave(number));
+            if last { granules } else { 0 }
+        })
     }
 
     /// Puts `new` in the place of a pinned page. Tells whether it did; if not, the page is as it was.
@@ -128,8 +159,8 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
         }
         let mut swept = Swept::default();
         for slot in slots.start..slots.end.min(store.slots()) {
-            let Some(pin) = store.pin_old(slot, how.min_age) else { continue };
-            let old = pin.entry();
+            let Some((_, pin)) = store.pin_old(slot, how.min_age) else { continue };
+            let (index, old) = (pin.index(), pin.entry());
             let tag = old.tag().filter(|tag| match tag.codec() {
                 Codec::Same => false,
                 Codec::Raw => true,
@@ -151,8 +182,8 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
                 }
                 Ok(None) => {
                     store.unpin(pin);
-                    if let Some(now) = store.pool.entry(slot).filter(|now| *now == old) {
-                        store.pool.set_age(slot, now, Entry::SETTLED);
+                    if let Some(now) = store.pool.entry(index).filter(|now| *now == old) {
+                        store.pool.set_age(index, now, Entry::SETTLED);
                     }
                 }
                 Err(_) => {
@@ -210,7 +241,7 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
         let store = self.shared();
         let mut swept = Swept::default();
         for slot in slots.start..slots.end.min(store.slots()) {
-            let Some(pin) = store.pin_old(slot, min_age) else { continue };
+            let Some((entry, pin)) = store.pin_old(slot, min_age) else { continue };
             swept.tried += 1;
             let tag = pin.entry().tag().ok_or(Damage::Entry);
             let offered = tag.and_then(|tag| {
@@ -219,6 +250,12 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
                 pin.read(offer).flatten().ok_or(Damage::Checksum)
             });
             match offered {
+                Ok(WriteBack::Written) if !entry.is_object() => {
+                    if let Some(granules) = store.remove_named(slot, entry, pin) {
+                        swept.done += 1;
+                        swept.saved_bytes += u64::from(granules) * super::entry::GRANULE as u64;
+                    }
+                }
                 Ok(WriteBack::Written) => {
                     let bytes = u64::from(store.pool.shape.granules(pin.entry().len()))
                         * super::entry::GRANULE as u64;

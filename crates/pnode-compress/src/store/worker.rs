@@ -247,13 +247,14 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     /// Holds what is in a slot, whose age becomes `age`.
     pub(super) fn pin(&self, slot: Slot, age: u8) -> Result<Held<'_, 'm, P>, LoadError> {
         let mut patience = PATIENCE;
-        let mut seen = self.pool.entry(slot.get()).ok_or(LoadError::NoSlot { slot })?;
+        let mut seen = self.pool.page(slot.get()).ok_or(LoadError::NoSlot { slot })?;
         loop {
             match seen.kind() {
                 Kind::Empty => return Err(LoadError::NotStored { slot }),
                 Kind::Inline(word) => return Ok(Held::Inline(word)),
                 Kind::Object if seen.is_dying() => return Err(LoadError::NotStored { slot }),
                 Kind::Object => {}
+                Kind::Shared(_) => return self.pin_shared(slot, seen, age),
             }
             if seen.readers() == Entry::MAX_READERS {
                 if patience == 0 {
@@ -261,7 +262,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
                 }
                 patience -= 1;
                 spin_loop();
-                seen = self.pool.entry(slot.get()).unwrap_or(seen);
+                seen = self.pool.page(slot.get()).unwrap_or(seen);
                 continue;
             }
             match self.pool.pin(slot.get(), seen, age) {
