@@ -10,6 +10,7 @@
 //!   forks.
 //! - [`heap`]: a heap on one node, for Rust objects that are to be there and nowhere else.
 //! - [`machine_file`]: a machine in one small text file.
+//! - [`schedule`]: everybody who acts on a machine as steps of one thread, in an order that a seed names.
 //! - [`fault`]: the faults themselves: addresses on which one's own pager maps what it likes.
 //! - [`backing`]: the memory of a node, as a file in memory.
 //!
@@ -51,6 +52,7 @@ pub mod fault;
 pub mod heap;
 pub mod machine;
 pub mod machine_file;
+pub mod schedule;
 mod sys;
 
 pub use heap::NodeHeap;

@@ -46,6 +46,12 @@ impl Machine {
         self.shared.promote_hot(node, pages)
     }
 
+    /// What [`Machine::background`] does each time, done once by the caller: a step of [`Machine::balance`] or of
+    /// [`Machine::promote_hot`] for each node.
+    pub fn background_step(&self, keep: KeepFree) {
+        self.shared.background_step(keep);
+    }
+
     /// Starts a thread that takes a step of [`Machine::balance`] for every ordinary node, and one of
     /// [`Machine::promote_hot`] for every private node that opened it, each time `pause` has passed.
     ///
