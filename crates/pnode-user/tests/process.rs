@@ -105,7 +105,8 @@ impl Modelled {
                 }
             }
             3 if is_mapped => {
-                let advice = [Advice::DontNeed, Advice::Cold, Advice::Populate][random.below(3)];
+                let advice =
+                    [Advice::DontNeed, Advice::Cold, Advice::Populate, Advice::PageOut][random.below(4)];
                 let forbidden = range.clone().find(|page| matches!(pages[*page], Some((Rights::None, _))));
                 let result = process.advise(range.clone(), advice);
                 match (advice, forbidden) {

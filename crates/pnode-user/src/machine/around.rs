@@ -115,6 +115,12 @@ impl Region {
                     let end = pages.end.min(page.saturating_add(MOST));
                     self.bring(page, &mut cell, standing, page..end).inspect(|brought| taken += brought)
                 }
+                // It is to be written to, so its bytes are wanted again. The next round maps it as one that is.
+                State::Resident(_) if cell.freeable => {
+                    cell.freeable = false;
+                    self.view.unmap(page, 1).map_err(|error| (page, FaultError::Kernel(error)))?;
+                    Ok(0)
+                }
                 State::Resident(frame) if !is_mapped => self.map(page, frame).map(|()| 1),
                 State::Common(common) if !is_mapped => {
                     let common = Arc::clone(common);

@@ -16,6 +16,7 @@ use pnode_core::{Frame, NodeId, PageOrigin};
 use super::Shared;
 use super::object::Body;
 use super::process::Sharing;
+use super::reclaim::Routes;
 use super::region::{Page, Region, State};
 use super::swap::Slot;
 use super::trace::{Note, What, Why};
@@ -99,6 +100,14 @@ impl Common {
         self.lock().users.push(User { region: Weak::clone(&region.me), page });
     }
 
+    /// Counts as cold until somebody touches it again, if only one page table refers to it.
+    pub(super) fn cool_if_alone(&self) -> bool {
+        let mut inner = self.lock();
+        let alone = inner.users() == 1;
+        inner.referenced &= !alone;
+        alone
+    }
+
     /// Forgets that page `page` of `region` refers to it. What nobody keeps goes back with the last one.
     pub(super) fn leave(&self, shared: &Shared, region: &Region, page: usize) {
         let mut inner = self.lock();
@@ -127,9 +136,9 @@ impl Common {
         moved
     }
 
-    /// Takes the frame away if nobody touched the page since the last look: into the object's file, or to swap. Waits
-    /// for nothing.
-    pub(super) fn reclaim(&self, shared: &Shared) -> Reclaimed {
+    /// Takes the frame away if nobody touched the page since the last look: into the object's file, to a frame of a lower
+    /// tier if `routes` lead there and no object keeps the page, or to swap. Waits for nothing.
+    pub(super) fn reclaim(&self, shared: &Shared, routes: Option<&mut Routes>) -> Reclaimed {
         let Ok(mut inner) = self.inner.try_lock() else { return Reclaimed::No };
         let (Some(users), Held::Resident(frame)) = (inner.live_users(), &inner.held) else {
             return Reclaimed::No;
@@ -141,7 +150,10 @@ impl Common {
                 Some((body, index)) => {
                     (!inner.dirty || body.write_back(index, frame)).then_some(Held::OnDisk)
                 }
-                None => shared.swap_out(frame).map(Held::Swapped),
+                None => {
+                    let below = routes.filter(|_| !self.is_kept()).and_then(|to| to.below(shared, frame));
+                    below.map(Held::Resident).or_else(|| shared.swap_out(frame).map(Held::Swapped))
+                }
             };
             if let Some(out) = out {
                 given_up = Some(core::mem::replace(&mut inner.held, out));
@@ -368,6 +380,7 @@ impl Region {
         let held = match core::mem::take(&mut cell.state) {
             State::Resident(frame) => {
                 self.shared.note(|| Note::new(What::Fence, Why::Shared).frame(&frame));
+                cell.freeable = false;
                 Held::Resident(frame)
             }
             State::Swapped(slot) => Held::Swapped(slot),

@@ -60,6 +60,8 @@ counters! {
     promoted: "pages promoted by a write",
     /// Hot pages that were moved back to ordinary memory in the background.
     promoted_hot: "hot pages promoted",
+    /// Pages whose bytes were not wanted any more when reclaim came by (`MADV_FREE`).
+    freed_lazily: "pages freed lazily",
     /// Pages that were written to the swap file.
     swapped_out: "pages swapped out",
     /// Pages that were read from the swap file.

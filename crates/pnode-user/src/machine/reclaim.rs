@@ -142,7 +142,7 @@ impl Target {
 }
 
 /// Where the pages of each node are demoted to, as [`Tiers`] has it.
-struct Routes {
+pub(super) struct Routes {
     /// By number of the node that pages come from: the nodes that take them, in order.
     from: Vec<Vec<NodeId>>,
     /// By number of the node: the way there. `None` for one that takes nothing now.
@@ -205,7 +205,7 @@ impl Shared {
         })
     }
 
-    fn routes(&self) -> Routes {
+    pub(super) fn routes(&self) -> Routes {
         let mut slots = [TierSlot::EMPTY; MAX_NODES];
         let mut tiers = Tiers::new(&mut slots);
         // There is a slot for each node; without tiers nothing goes anywhere.
@@ -232,7 +232,7 @@ impl Shared {
         for _ in 0..2 {
             for common in self.idle_object_pages() {
                 if done < pages {
-                    done += usize::from(common.reclaim(self) == Reclaimed::Yes);
+                    done += usize::from(common.reclaim(self, None) == Reclaimed::Yes);
                 }
             }
         }
@@ -279,15 +279,48 @@ impl Routes {
     fn are_closed(&self) -> bool {
         self.to.iter().all(Option::is_none)
     }
+
+    /// Copies the page in `frame`, which nobody maps, to a frame of a lower tier, if there is one. Compressed nodes do not
+    /// count: what they keep has one owner.
+    pub(super) fn below(&mut self, shared: &Shared, frame: &Frame) -> Option<Frame> {
+        for node in self.from.get(frame.node().index())? {
+            let Some(Some(target)) = self.to.get(node.index()) else { continue };
+            if matches!(target, Target::Compressed(..)) {
+                continue;
+            }
+            let Ok(new) = target.frame(shared) else {
+                self.to[node.index()] = None;
+                continue;
+            };
+            if shared.copy(&new, frame).is_err() {
+                shared.give_back(new);
+                return None;
+            }
+            shared.counters.demoted.add(1);
+            shared.note(|| Note::new(What::Demote, Why::Shared).frame(&new));
+            return Some(new);
+        }
+        None
+    }
 }
 
 impl Region {
-    /// One visit of the search for cold pages; whether the page was demoted. A target that is full is struck off.
-    fn visit(&self, page: usize, cell: &mut Page, routes: &mut Routes) -> bool {
+    /// One visit of the search for cold pages; whether the page gave up its frame. A target that is full is struck off.
+    pub(super) fn visit(&self, page: usize, cell: &mut Page, routes: &mut Routes) -> bool {
         if let State::Common(common) = &cell.state {
-            return common.reclaim(&self.shared) == Reclaimed::Yes;
+            return common.reclaim(&self.shared, Some(routes)) == Reclaimed::Yes;
         }
         let State::Resident(frame) = &cell.state else { return false };
+        if cell.freeable && self.shared.may_reclaim(frame) {
+            // As in `move_to`. Nobody wrote to it since it was given up, for that takes the page's lock.
+            let unmapped = self.view.unmap(page, 1).is_ok();
+            if unmapped {
+                self.note(What::Reclaim, Why::GivenUp, cell);
+                self.shared.counters.freed_lazily.add(1);
+                self.discard(page, cell);
+            }
+            return unmapped;
+        }
         let targets = routes.from.get(frame.node().index()).map_or(&[][..], |targets| targets);
         let may_swap = self.shared.has_swap() && self.shared.may_reclaim(frame);
         if targets.is_empty() && !may_swap {

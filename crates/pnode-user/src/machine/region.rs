@@ -48,6 +48,9 @@ pub(super) struct Page {
     pub(super) state: State,
     /// Whether it was touched since reclaim last looked.
     pub(super) referenced: bool,
+    /// Whether the program does not want the bytes any more, and did not write since it said so. Only what is
+    /// [resident](State::Resident) is, and no mapping admits writes to it.
+    pub(super) freeable: bool,
 }
 
 #[derive(Default)]
@@ -123,6 +126,7 @@ impl Region {
             return Err(FaultError::ReadOnly);
         }
         cell.referenced = true;
+        cell.freeable &= !writes;
         if let (State::Untouched, Some(common)) = (&cell.state, self.object_page(page)) {
             common.join(self, page);
             cell.state = State::Common(common);
@@ -167,7 +171,10 @@ impl Region {
                     counters.spurious_faults.add(1);
                     self.fault_was(Why::Settled, Some(frame));
                 } else {
-                    self.map(page, frame)?;
+                    match cell.freeable {
+                        true => self.map_as(page, frame, Protection::ReadOnly)?,
+                        false => self.map(page, frame)?,
+                    }
                     counters.soft_faults.add(1);
                     self.fault_was(Why::Present, Some(frame));
                 }
@@ -344,6 +351,7 @@ impl Region {
 
     /// Makes `state` the page's, and gives the frame or the slot back that it had. Nothing maps that frame any more.
     pub(super) fn settle(&self, cell: &mut Page, state: State) {
+        cell.freeable = false;
         match core::mem::replace(&mut cell.state, state) {
             State::Resident(old) => self.shared.give_back(old),
             State::Swapped(slot) => self.shared.free_slot(slot),
@@ -353,6 +361,7 @@ impl Region {
 
     /// Gives up what `page` holds, which nothing maps here any more.
     pub(super) fn discard(&self, page: usize, cell: &mut Page) {
+        cell.freeable = false;
         match core::mem::take(&mut cell.state) {
             State::Untouched => {}
             State::Resident(frame) => self.shared.give_back(frame),
@@ -442,33 +451,6 @@ impl Region {
                 State::Untouched | State::Stored { .. } | State::Swapped(_) => {}
             }
         }
-    }
-
-    /// Records what happened to a page, with the place where it is now.
-    pub(super) fn note(&self, what: What, why: Why, cell: &Page) {
-        self.shared.note(|| {
-            let note = Note::new(what, why);
-            match &cell.state {
-                State::Resident(frame) => note.frame(frame),
-                State::Stored { node, .. } => note.on(*node),
-                State::Common(common) => common.lock().frame().map_or(note, |frame| note.frame(frame)),
-                State::Untouched | State::Swapped(_) => note,
-            }
-        });
-    }
-
-    /// Records how a fault was served.
-    pub(super) fn fault_was(&self, why: Why, frame: Option<&Frame>) {
-        self.shared.note(|| {
-            let note = Note::new(What::Fault, why);
-            frame.map_or(note, |frame| note.frame(frame))
-        });
-    }
-
-    /// Counts and records that a page moved to another node because somebody asked.
-    pub(super) fn migrated(&self, cell: &Page) {
-        self.shared.counters.migrated.add(1);
-        self.note(What::Migrate, Why::Asked, cell);
     }
 
     /// The pages of `range` that exist.

@@ -1,5 +1,6 @@
 //! Changing an address space: mapping, unmapping, moving, protecting, giving advice.
 
+use core::convert::Infallible;
 use core::ops::Range;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::super::region::{Page, Region, State};
 use super::layout::{Area, Attached};
 use super::{Process, ProcessError, Rights, Sharing};
 use crate::fault::Standing;
+use crate::sys::SysError;
 
 /// What a program says about its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,13 @@ pub enum Advice {
     Populate,
     /// It will not touch them for a while: reclaim takes them first (`MADV_COLD`).
     Cold,
+    /// It will not touch them for a while, and their frames are wanted now (`MADV_PAGEOUT`): each page goes to a lower tier,
+    /// to the swap file, or back to its file, if there is room. Pages that other processes map, too, stay.
+    PageOut,
+    /// It does not want their bytes any more (`MADV_FREE`): reclaim may take them at any time and need not keep the bytes;
+    /// then they are zero at the next touch. A write in between keeps a page. Pages that a fork shares stay as they are, and
+    /// so do those of objects.
+    Free,
 }
 
 impl Process {
@@ -125,9 +134,28 @@ impl Process {
             Advice::Cold => self
                 .mapped_pages(&pages, |region, page, cell| {
                     cell.referenced = false;
+                    if let State::Common(common) = &cell.state {
+                        common.cool_if_alone();
+                    }
                     region.view.unmap(page, 1)
                 })
                 .map_err(ProcessError::Kernel),
+            Advice::PageOut => {
+                let mut routes = self.region.shared.routes();
+                let Ok(()) = self.mapped_pages(&pages, |region, page, cell| {
+                    cell.referenced = false;
+                    let alone = match &cell.state {
+                        State::Common(common) => common.cool_if_alone(),
+                        _ => true,
+                    };
+                    if alone {
+                        region.visit(page, cell, &mut routes);
+                    }
+                    Ok::<_, Infallible>(())
+                });
+                Ok(())
+            }
+            Advice::Free => self.mapped_pages(&pages, Region::give_up_lazily).map_err(ProcessError::Kernel),
         }
     }
 
@@ -201,10 +229,9 @@ impl Process {
         if pages.end > last { Err(ProcessError::NotMapped { page: last.max(pages.start) }) } else { Ok(()) }
     }
 
-    /// Gives up what the pages of `areas` hold.
+    /// Gives up what the pages of `areas` hold. For all at once first; what is mapped again meanwhile goes one by one.
     fn empty(&self, areas: &[(Range<usize>, Area)]) -> Result<(), ProcessError> {
         for (pages, _) in areas {
-            // For all at once first; what is mapped again meanwhile goes one by one.
             self.region.view.unmap(pages.start, pages.len()).map_err(ProcessError::Kernel)?;
             self.mapped_pages(pages, |region, page, cell| {
                 if matches!(region.view.standing(page), Standing::Mapped(_)) {
@@ -230,6 +257,26 @@ impl Process {
                     each(&self.region, page, &mut cell)?;
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+impl Region {
+    /// Lets reclaim take a page without keeping its bytes, until somebody writes to it.
+    fn give_up_lazily(&self, page: usize, cell: &mut Page) -> Result<(), SysError> {
+        match &cell.state {
+            State::Resident(frame) if self.shared.may_reclaim(frame) => {
+                // From here on a write faults, and says that the page is wanted after all.
+                self.view.write_protect(page)?;
+                cell.freeable = true;
+            }
+            State::Swapped(_) => self.discard(page, cell),
+            State::Stored { .. } => {
+                self.view.unmap(page, 1)?;
+                self.discard(page, cell);
+            }
+            State::Resident(_) | State::Common(_) | State::Untouched => {}
         }
         Ok(())
     }

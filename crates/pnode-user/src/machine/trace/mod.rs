@@ -10,9 +10,10 @@ mod text;
 use core::num::NonZeroUsize;
 use std::collections::VecDeque;
 
-use pnode_core::{Denied, NodeId, Pfn};
+use pnode_core::{Denied, Frame, NodeId, Pfn};
 
 use super::inject::Point;
+use super::region::{Page, Region, State};
 use super::watch::On;
 use super::{Machine, Shared};
 
@@ -114,12 +115,14 @@ pub enum Why {
     TakenOver,
     /// A write to a page on a fenced or compressed node.
     Write,
-    /// A fork shares the page.
+    /// Others have the page, too: a fork shares it.
     Shared,
     /// The page's node admits no writes.
     FencedNode,
     /// Nobody touched the page lately.
     Cold,
+    /// The program did not want the bytes any more.
+    GivenUp,
     /// Somebody touched the page lately.
     Hot,
     /// The page's node is leaving.
@@ -153,6 +156,7 @@ impl Why {
             Self::Shared => "shared",
             Self::FencedNode => "fenced-node",
             Self::Cold => "cold",
+            Self::GivenUp => "given-up",
             Self::Hot => "hot",
             Self::Leaving => "leaving",
             Self::Out => "out",
@@ -206,7 +210,7 @@ impl Note {
         self.on(node)
     }
 
-    pub(super) const fn frame(self, frame: &pnode_core::Frame) -> Self {
+    pub(super) const fn frame(self, frame: &Frame) -> Self {
         self.at(frame.node(), frame.pfn())
     }
 
@@ -306,5 +310,34 @@ impl Shared {
     /// Passes an answer of the gate on, and records a refusal.
     pub(super) fn gate<T>(&self, node: NodeId, answer: Result<T, Denied>) -> Result<T, Denied> {
         answer.inspect_err(|denied| self.note(|| Note::new(What::Denied, Why::Gate(*denied)).on(node)))
+    }
+}
+
+impl Region {
+    /// Records what happened to a page, with the place where it is now.
+    pub(super) fn note(&self, what: What, why: Why, cell: &Page) {
+        self.shared.note(|| {
+            let note = Note::new(what, why);
+            match &cell.state {
+                State::Resident(frame) => note.frame(frame),
+                State::Stored { node, .. } => note.on(*node),
+                State::Common(common) => common.lock().frame().map_or(note, |frame| note.frame(frame)),
+                State::Untouched | State::Swapped(_) => note,
+            }
+        });
+    }
+
+    /// Records how a fault was served.
+    pub(super) fn fault_was(&self, why: Why, frame: Option<&Frame>) {
+        self.shared.note(|| {
+            let note = Note::new(What::Fault, why);
+            frame.map_or(note, |frame| note.frame(frame))
+        });
+    }
+
+    /// Counts and records that a page moved to another node because somebody asked.
+    pub(super) fn migrated(&self, cell: &Page) {
+        self.shared.counters.migrated.add(1);
+        self.note(What::Migrate, Why::Asked, cell);
     }
 }
