@@ -103,7 +103,7 @@ impl Zone<'_> {
                     self.gate.leave();
                 }
                 Child::Split(_) if level > 1 => level -= 1,
-                Child::Split(_) => return self.take_word_at(pfn, order, node::class(value), busy),
+                Child::Split(_) => return self.take_word_at(pfn, order, busy),
                 Child::Head | Child::Tail | Child::Absent => return None,
             }
         }
@@ -133,7 +133,7 @@ impl Zone<'_> {
         None
     }
 
-    fn take_word_at(&self, pfn: u64, order: u8, class: u8, busy: &mut bool) -> Option<u8> {
+    fn take_word_at(&self, pfn: u64, order: u8, busy: &mut bool) -> Option<u8> {
         let at = self.word(self.word_index(pfn));
         let offset = pfn as u32 & (word::FRAMES - 1);
         let mut value = at.load(Relaxed);
@@ -144,7 +144,7 @@ impl Zone<'_> {
             }
             // Acquire pairs with the Release of the free that gave the frames back.
             match at.compare_exchange_weak(value, value | word::pattern(offset, order), AcqRel, Relaxed) {
-                Ok(_) => return Some(class),
+                Ok(_) => return Some(self.class_of(self.index(1, pfn))),
                 Err(now) => value = now,
             }
         }

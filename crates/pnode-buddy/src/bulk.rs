@@ -124,8 +124,7 @@ impl Zone<'_> {
                 Ok(_) => {
                     // As in `admit`. The first frame was admitted; if the zone or its range was isolated since, these
                     // are not.
-                    fence_after_rmw();
-                    if self.closed.load(Acquire) == 0 {
+                    if !self.is_closed() {
                         return taken;
                     }
                     let start = ours.get() & !u64::from(word::FRAMES - 1);

@@ -2,8 +2,7 @@
 
 use core::fmt;
 
-use pnode_core::sync::Ordering::{Acquire, Relaxed, SeqCst};
-use pnode_core::sync::fence;
+use pnode_core::sync::Ordering::{Acquire, Relaxed};
 use pnode_core::{FrameError, FreeError, MigrateType, Order, Pfn};
 
 use crate::count::{CACHED, UNCLAIMED};
@@ -339,9 +338,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
                 self.count(UNCLAIMED, -(gained as i64));
             }
             self.count_small(migrate as u8, gained as i64 - next.frames() as i64);
-            // Pairs with the fences in `isolate` and `isolate_range`, as in `admit`: an owner that they did not find in the
-            // books finds the zone closed.
-            fence(SeqCst);
+            // As in `admit`: an owner that a walk did not find in the books finds the zone closed.
             if zone.is_closed() {
                 self.give_back();
                 return zone.alloc(Order::ZERO, migrate);
@@ -365,7 +362,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
             if let Some(offset) = zone.alloc_in_word(near, order.get()) {
                 let pfn = Pfn::new(zone.word_pfn(near) + u64::from(offset));
                 zone.admit(pfn, order)?;
-                let class = node::class(zone.node(1, near / node::CHILDREN as usize).load(Relaxed));
+                let class = zone.class_of(near / node::CHILDREN as usize);
                 self.count_small(class, -(order.frames() as i64));
                 return Ok(pfn);
             }

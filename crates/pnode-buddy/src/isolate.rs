@@ -29,14 +29,14 @@ use core::fmt;
 use core::ops::ControlFlow;
 
 use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use pnode_core::sync::{fence_after_rmw, spin_loop};
+use pnode_core::sync::spin_loop;
 use pnode_core::{FrameRange, FreeError, MigrateType, Order, Pfn};
 
 use crate::count::UNCLAIMED;
 use crate::geometry::{AREA, TOP, child_order};
 use crate::node::{self, CHILDREN, Child, advert};
 use crate::table::{Part, SLOTS};
-use crate::walk::Use;
+use crate::walk::{Look, Use};
 use crate::word::{self, level};
 use crate::zone::{ISOLATED_RANGE, PATIENCE, Zone};
 
@@ -251,11 +251,11 @@ impl<'m> Zone<'m> {
         if !self.list(Part::Isolated, range) {
             return Err(IsolateError::TooMany { limit: SLOTS });
         }
-        // INVARIANT: I2: Release: who sees this sees the table. The fence pairs with the one in `admit`.
-        self.closed.fetch_add(ISOLATED_RANGE, AcqRel);
-        fence_after_rmw();
+        // INVARIANT: I2: Release pairs with the Acquire in `admit`: who sees this sees the table.
+        self.closed.fetch_add(ISOLATED_RANGE, Release);
         self.withhold(range);
-        Ok(self.range_use(range))
+        // Whoever takes what this does not report finds the range isolated.
+        Ok(self.range_use_at(range, Look::Certain))
     }
 
     /// Takes an isolated range offline: none of its frames counts as managed any more, a free into it is refused with
@@ -309,9 +309,13 @@ impl<'m> Zone<'m> {
 
     /// What the frames of `range` are, as far as they are in the zone: `O(range)`, a snapshot.
     pub fn range_use(&self, range: FrameRange) -> RangeUse {
+        self.range_use_at(range, Look::Glance)
+    }
+
+    pub(crate) fn range_use_at(&self, range: FrameRange, look: Look) -> RangeUse {
         let mut found = RangeUse::default();
         if let Some(range) = range.intersection(self.span()) {
-            let _ = self.walk_range(range, &mut |piece| {
+            let _ = self.walk_range(range, look, &mut |piece| {
                 let first = piece.pfn.max(range.start().get());
                 let frames = piece.last().min(range.end().get() - 1) - first + 1;
                 match piece.what {
@@ -331,7 +335,10 @@ impl<'m> Zone<'m> {
     /// snapshot; what lies in a CPU cache is not visited.
     pub fn each_block_in(&self, range: FrameRange, visit: &mut dyn FnMut(Pfn, Order) -> ControlFlow<()>) {
         if let Some(range) = range.intersection(self.span()) {
-            let _ = self.walk_range(range, &mut |piece| match (piece.what, Order::new(piece.order)) {
+            let _ = self.walk_range(range, Look::Glance, &mut |piece| match (
+                piece.what,
+                Order::new(piece.order),
+            ) {
                 (Use::Block, Ok(order)) => visit(Pfn::new(piece.pfn), order),
                 _ => ControlFlow::Continue(()),
             });
@@ -341,7 +348,7 @@ impl<'m> Zone<'m> {
     /// The first frame of the range of a kind.
     fn first_in(&self, range: FrameRange, of: impl Fn(Use) -> bool) -> Option<Pfn> {
         let mut found = None;
-        let _ = self.walk_range(range, &mut |piece| {
+        let _ = self.walk_range(range, Look::Glance, &mut |piece| {
             if of(piece.what) {
                 found = Some(Pfn::new(piece.pfn.max(range.start().get())));
                 return ControlFlow::Break(());

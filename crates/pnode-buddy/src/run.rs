@@ -15,7 +15,7 @@ use pnode_core::{FrameRange, FreeError, MigrateType, Order, Pfn};
 use crate::error::AllocAtError;
 use crate::gate::Seen;
 use crate::table::Part;
-use crate::walk::{Use, split_into_blocks};
+use crate::walk::{Look, Use, split_into_blocks};
 use crate::zone::Zone;
 
 /// How often a search for a run that competed with others looks again.
@@ -231,7 +231,7 @@ impl Zone<'_> {
             return refused(FreeError::OutOfZone { pfn: range.start() });
         }
         let mut wrong = None;
-        let _ = self.walk_range(range, &mut |piece| {
+        let _ = self.walk_range(range, Look::Glance, &mut |piece| {
             let (pfn, first) = (Pfn::new(piece.pfn), Pfn::new(piece.pfn.max(range.start().get())));
             let whole = pfn >= range.start() && piece.last() < range.end().get();
             wrong = match (piece.what, Order::new(piece.order)) {
@@ -247,7 +247,7 @@ impl Zone<'_> {
             return refused(cause);
         }
         let mut result = Ok(());
-        let _ = self.walk_range(range, &mut |piece| {
+        let _ = self.walk_range(range, Look::Glance, &mut |piece| {
             let pfn = Pfn::new(piece.pfn);
             let freed = match (piece.what, Order::new(piece.order)) {
                 (Use::Block, Ok(order)) => self.free(pfn, order),
@@ -307,7 +307,7 @@ impl Zone<'_> {
         let mut found = None;
         // Where the free frames that were seen last begin; the walk leaves no frame out.
         let mut start = from.get();
-        let _ = self.walk_range(window, &mut |piece| {
+        let _ = self.walk_range(window, Look::Glance, &mut |piece| {
             let last = piece.last().min(end.get() - 1);
             if piece.what != Use::Free {
                 start = last + 1;

@@ -26,19 +26,31 @@ const FALLBACK: [[u8; 2]; 3] = [[2, 1], [0, 2], [1, 0]];
 impl Zone<'_> {
     /// A block below the order of an area, and the class that it was taken from.
     pub(crate) fn alloc_small(&self, order: u8, class: u8, busy: &mut bool) -> Option<(Pfn, u8)> {
-        if let Some(pfn) = self.alloc_in_class(order, class, busy) {
-            return Some((pfn, class));
+        if let Some(found) = self.alloc_in_class(order, class, busy) {
+            return Some(found);
         }
         if let Some(pfn) = self.alloc_in_new_area(order, class, busy) {
             return Some((pfn, class));
         }
         let others = FALLBACK[class as usize];
-        others.into_iter().find_map(|other| Some((self.alloc_in_class(order, other, busy)?, other)))
+        others.into_iter().find_map(|other| self.alloc_in_class(order, other, busy))
     }
 
-    fn alloc_in_class(&self, order: u8, class: u8, busy: &mut bool) -> Option<Pfn> {
+    fn alloc_in_class(&self, order: u8, class: u8, busy: &mut bool) -> Option<(Pfn, u8)> {
         let need = node::needed(order);
-        self.each_candidate(1, class, need, |area| self.alloc_in_area(area, order, class, busy))
+        self.each_candidate(1, class, need, |area| {
+            let pfn = self.alloc_in_area(area, order, class, busy)?;
+            Some((pfn, self.class_of(area)))
+        })
+    }
+
+    /// The class of an area of which the caller has just claimed a block. A word's claim does not say it: since the
+    /// search read it, the area may have moved up and come down again for another class.
+    #[inline]
+    pub(crate) fn class_of(&self, area: usize) -> u8 {
+        // Relaxed: a word becomes live after its area, and the claim, an Acquire, is later than that; the block holds the
+        // area where it is.
+        node::class(self.node(1, area).load(Relaxed))
     }
 
     /// Offers the nodes that advertise `need` to `visit` until it finds something: first those that serve nothing
@@ -199,14 +211,14 @@ impl Zone<'_> {
         let pfn = self.claim_for(2, AREA_ORDER, Purpose::Split, busy)?;
         let area = self.index(1, pfn);
         let value = node::empty(class);
-        let value = if order < word::ORDER {
-            // By B2 the words of the new area are ours until it is live.
-            self.word(self.child_index(1, area, 0)).store(word::EMPTY | word::pattern(0, order), Relaxed);
-            node::with_split(value, 0, level::BIG)
+        if order < word::ORDER {
+            self.bring_to_life(1, area, node::with_split(value, 0, level::BIG));
+            // By B2 the dead word is ours. Release pairs with the Acquire of who takes another block of it: that one sees
+            // the class of the area.
+            self.word(self.child_index(1, area, 0)).store(word::EMPTY | word::pattern(0, order), Release);
         } else {
-            node::with_block(value, 0, order - word::ORDER)
-        };
-        self.bring_to_life(1, area, value);
+            self.bring_to_life(1, area, node::with_block(value, 0, order - word::ORDER));
+        }
         self.counts().transfer(UNCLAIMED, class, AREA);
         self.gate.leave();
         Some(Pfn::new(pfn))

@@ -2,7 +2,8 @@
 
 use core::ops::ControlFlow;
 
-use pnode_core::sync::Ordering::Acquire;
+use pnode_core::sync::AtomicU64;
+use pnode_core::sync::Ordering::{AcqRel, Acquire};
 use pnode_core::{FrameRange, Order, Pfn};
 
 use crate::count::UNCLAIMED;
@@ -21,6 +22,43 @@ pub(crate) enum Use {
     Cached,
     Absent,
 }
+
+/// How a walk reads the tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// By loads: a snapshot. Frames in motion count as free.
+    Glance,
+    /// By compare-and-swaps that change nothing. Whoever takes a piece that was free claims it in the same word, or in one
+    /// that it was moved to from there, by read-modify-writes that are later in the order of that word: so whoever it is
+    /// sees what the walker did before. What is in somebody's hands counts as allocated.
+    Certain,
+}
+
+impl Look {
+    /// The value of a node, or of a word.
+    fn at(self, books: &AtomicU64) -> u64 {
+        // Acquire pairs with the Release of the frees: who finds everything free may take the memory away.
+        let mut value = books.load(Acquire);
+        // By B2 and W1, dead and owned ones are for one thread to write.
+        while self == Self::Certain && value != node::DEAD && !word::is_owned(value) {
+            // Release pairs with the Acquire of every claim, see above; Acquire as before.
+            match books.compare_exchange_weak(value, value, AcqRel, Acquire) {
+                Ok(_) => break,
+                Err(now) => value = now,
+            }
+        }
+        value
+    }
+
+    const fn in_motion(self) -> Use {
+        match self {
+            Self::Glance => Use::Free,
+            Self::Certain => Use::Block,
+        }
+    }
+}
+
+const _: () = assert!(node::DEAD == word::DEAD);
 
 /// An aligned piece of one use.
 #[derive(Clone, Copy, Debug)]
@@ -43,11 +81,11 @@ impl Piece {
 }
 
 impl Zone<'_> {
-    /// Visits all pieces in order of address. Free pieces are as the tree has them, not merged; frames in motion
-    /// count as free.
+    /// Visits all pieces in order of address, at a glance. Free pieces are as the tree has them, not merged.
     pub(crate) fn walk(&self, visit: &mut dyn FnMut(Piece)) {
         for index in 0..self.geometry.level(TOP).count {
-            let _ = self.walk_node(TOP, index, (0, u64::MAX), &mut |piece| {
+            let value = Look::Glance.at(self.node(TOP, index));
+            let _ = self.walk_node((TOP, index, value), (0, u64::MAX), Look::Glance, &mut |piece| {
                 visit(piece);
                 ControlFlow::Continue(())
             });
@@ -59,11 +97,13 @@ impl Zone<'_> {
     pub(crate) fn walk_range(
         &self,
         range: FrameRange,
+        look: Look,
         visit: &mut dyn FnMut(Piece) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let (first, last) = (range.start().get(), range.end().get() - 1);
         for index in self.index(TOP, first)..=self.index(TOP, last) {
-            self.walk_node(TOP, index, (first, last), visit)?;
+            let value = look.at(self.node(TOP, index));
+            self.walk_node((TOP, index, value), (first, last), look, visit)?;
         }
         ControlFlow::Continue(())
     }
@@ -80,12 +120,11 @@ impl Zone<'_> {
 
     fn walk_node(
         &self,
-        level: usize,
-        index: usize,
+        (level, index, value): (usize, usize, u64),
         (first, last): (u64, u64),
+        look: Look,
         visit: &mut dyn FnMut(Piece) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let value = self.node(level, index).load(Acquire);
         let class = if level == 1 { node::class(value) } else { UNCLAIMED };
         let mut next = 0;
         while next < CHILDREN {
@@ -111,14 +150,11 @@ impl Zone<'_> {
                 Child::Absent => visit(Piece { what: Use::Absent, ..piece })?,
                 Child::Split(_) => {
                     let below = self.child_index(level, index, child);
-                    let dead = match level {
-                        1 => self.word(below).load(Acquire) == word::DEAD,
-                        _ => self.node(level - 1, below).load(Acquire) == node::DEAD,
-                    };
-                    match level {
-                        _ if dead => visit(piece)?,
-                        1 => self.walk_word(below, value, piece, (first, last), visit)?,
-                        _ => self.walk_node(level - 1, below, (first, last), visit)?,
+                    let books = if level == 1 { self.word(below) } else { self.node(level - 1, below) };
+                    match (look.at(books), level) {
+                        (node::DEAD, _) => visit(Piece { what: look.in_motion(), ..piece })?,
+                        (word, 1) => self.walk_word(word, value, piece, (first, last), visit)?,
+                        (node, _) => self.walk_node((level - 1, below, node), (first, last), look, visit)?,
                     }
                 }
             }
@@ -129,13 +165,12 @@ impl Zone<'_> {
     /// The pieces of a live word of an area, which is itself one `whole` piece.
     fn walk_word(
         &self,
-        index: usize,
+        value: u64,
         area: u64,
         whole: Piece,
         (first, last): (u64, u64),
         visit: &mut dyn FnMut(Piece) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let value = self.word(index).load(Acquire);
         let owned = word::is_owned(value);
         let mut offset = 0;
         while offset < word::FRAMES {

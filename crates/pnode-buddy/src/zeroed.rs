@@ -14,7 +14,7 @@ use pnode_core::{FrameError, FrameRange, FrameSource, FreeError, MigrateType, Or
 use crate::error::ZoneError;
 use crate::metadata::{Line, Words};
 use crate::node::{self, CHILDREN};
-use crate::walk::Use;
+use crate::walk::{Look, Use};
 use crate::word;
 use crate::zone::Zone;
 
@@ -172,7 +172,7 @@ impl<'z, 'm> Zeroed<'z, 'm> {
             return Err(MarkError::OutOfZone { range });
         }
         let mut served = None;
-        let _ = self.zone.walk_range(range, &mut |piece| {
+        let _ = self.zone.walk_range(range, Look::Glance, &mut |piece| {
             if piece.what == Use::Absent {
                 return ControlFlow::Continue(());
             }
@@ -227,7 +227,7 @@ impl Zone<'_> {
             return false;
         };
         let mut found = false;
-        let _ = self.walk_range(block, &mut |piece| {
+        let _ = self.walk_range(block, Look::Glance, &mut |piece| {
             found = piece.what == Use::Block && (piece.pfn, piece.order) == (pfn.get(), order.get());
             ControlFlow::Break(())
         });

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed};
-use pnode_core::sync::{AtomicU64, fence_after_rmw, spin_loop};
+use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use pnode_core::sync::{AtomicU64, spin_loop};
 use pnode_core::{FrameError, FrameRange, FrameSource, FrameZone, FreeError, MigrateType, Order, Pfn};
 
 use crate::bitmap::Bitmap;
@@ -11,9 +11,10 @@ use crate::count::UNCLAIMED;
 use crate::error::{AllocAtError, ZoneError};
 use crate::gate::Gate;
 use crate::geometry::{Geometry, LEVELS, TOP, child_order, level_of, node_order};
+use crate::isolate::RangeUse;
 use crate::metadata::{Metadata, Words};
 use crate::node::{self, CHILDREN};
-use crate::walk::Use;
+use crate::walk::Look;
 use crate::word;
 
 /// How often a search that met frames in motion looks again before it gives up with a typed error.
@@ -187,41 +188,38 @@ impl<'m> Zone<'m> {
     /// Stops handing out blocks from the whole zone; frees still land. Idempotent. (For a part of it,
     /// [`Zone::isolate_range`].)
     ///
-    /// When this returns, each allocation has either failed or its block is in the books, and none succeeds until
-    /// [`Zone::reopen`].
+    /// No allocation that begins after this returned succeeds until [`Zone::reopen`]; one that is under way fails, or
+    /// [`Zone::used_frames`] counts its block.
     pub fn isolate(&self) {
-        self.closed.fetch_or(SHUT, AcqRel);
-        // Pairs with the fence in `admit`: an allocation that we do not find in the books finds the zone closed.
-        fence_after_rmw();
+        // Release pairs with the Acquire in `used_frames`, whose walk hands it on to every later claim.
+        self.closed.fetch_or(SHUT, Release);
     }
 
     /// Undoes [`Zone::isolate`]. Idempotent.
     pub fn reopen(&self) {
         // Release pairs with the Acquire in `admit`.
-        self.closed.fetch_and(!SHUT, AcqRel);
+        self.closed.fetch_and(!SHUT, Release);
     }
 
     /// How many frames are handed out, CPU caches included: `O(1)` from the counts, or, while the zone is isolated,
-    /// `O(zone)` from the books, exact but for calls under way that will fail.
+    /// `O(zone)` from the books, exact but for calls under way: what these move or will give back counts as used.
     pub fn used_frames(&self) -> u64 {
+        // Acquire pairs with the Release in `isolate`, if somebody else called that.
         if self.closed.load(Acquire) & SHUT == 0 {
             let unused = self.free_frames() + self.withheld.load(Relaxed);
             return self.managed_frames().saturating_sub(unused);
         }
-        let mut used = 0;
-        self.walk(&mut |piece| {
-            used += if matches!(piece.what, Use::Block | Use::Cached) { piece.frames() } else { 0 };
-        });
-        used
+        let RangeUse { used, cached, .. } = self.range_use_at(self.span(), Look::Certain);
+        used + cached
     }
 
     /// Whether a block that was just taken may be handed out; gives it back if the zone, or a range that it lies in, was
     /// isolated meanwhile: [`FrameError::Contended`] for the latter, because another block may be had.
     #[inline(always)]
     pub(crate) fn admit(&self, pfn: Pfn, order: Order) -> Result<(), FrameError> {
-        // Pairs with the fences in `isolate` and `isolate_range`.
-        fence_after_rmw();
-        // Acquire: who sees that a range is isolated sees it in the table.
+        // No fence: the claim, an Acquire, is ordered with the walk of who isolated (`Look::Certain`) by the word that it
+        // changed, and sees the isolation unless that walk saw the claim. Acquire: who sees that a range is isolated sees
+        // it in the table; who sees the zone reopened sees all that came before.
         match self.closed.load(Acquire) {
             0 => Ok(()),
             closed => self.admit_while(closed, pfn, order),

@@ -631,3 +631,49 @@ fn blocks_hand_over_what_was_written_whichever_way_they_go() {
         });
     }
 }
+
+/// Two CPUs free in neighbouring areas that share a summary of the index: each finds what it freed, wherever the other is.
+#[test]
+fn who_freed_finds_it_though_a_neighbour_is_still_telling() {
+    model(|| {
+        let zone = zone(2048, 2048);
+        let blocks = [2048, 2560].map(Pfn::new);
+        zone.alloc_at(Pfn::new(3072), order(10), MOVABLE).unwrap();
+        for block in blocks {
+            zone.alloc_at(block, order(8), MOVABLE).unwrap();
+            zone.alloc_at(Pfn::new(block.get() + 256), order(8), MOVABLE).unwrap();
+        }
+        assert_eq!(zone.free_frames(), 0);
+        assert_eq!(alloc(&zone, 8), None);
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || other.free(blocks[0], order(8)).unwrap());
+        zone.free(blocks[1], order(8)).unwrap();
+        assert!(
+            alloc(&zone, 8).is_some(),
+            "what this CPU freed was there all the time, or what the other did"
+        );
+        peer.join().unwrap();
+        assert!(alloc(&zone, 8).is_some());
+        zone.audit().unwrap();
+    });
+}
+
+/// A search has looked at an area; that goes up and comes down for another class before the search claims: the counts say
+/// of which class the frame is.
+#[test]
+fn a_count_follows_an_area_that_changes_its_class() {
+    explore(1, || {
+        let zone = zone(512, 512);
+        let frame = alloc(&zone, 0).unwrap();
+        zone.free(frame, Order::ZERO).unwrap();
+        let other = Arc::clone(&zone);
+        let theirs = Pfn::new(frame.get() + 1);
+        let peer = thread::spawn(move || other.alloc_at(theirs, Order::ZERO, MOVABLE).is_ok());
+        if zone.alloc_at(frame, order(9), MOVABLE).is_ok() {
+            zone.free(frame, order(9)).unwrap();
+            let _ = zone.alloc(Order::ZERO, MigrateType::Unmovable);
+        }
+        peer.join().unwrap();
+        zone.audit().unwrap();
+    });
+}

@@ -52,7 +52,7 @@ mod model;
 mod shim {
     pub use super::model::{
         AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, explore,
-        fence,
+        explore_hand_over, fence,
     };
     pub use loom::cell::UnsafeCell;
 

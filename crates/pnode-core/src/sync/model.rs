@@ -11,6 +11,7 @@
 
 extern crate std;
 
+use core::cell::Cell;
 use core::panic::Location;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -62,6 +63,27 @@ pub fn explore(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     });
     let executions = *executions.lock().unwrap_or_else(PoisonError::into_inner);
     note(&format!("executions:{executions}"));
+}
+
+std::thread_local! {
+    /// Whether sequentially consistent fences are more than acquire and release fences.
+    static TOTAL: Cell<bool> = const { Cell::new(true) };
+}
+
+/// [`explore`] for a model that says who may touch memory that is not atomic: sequentially consistent fences are acquire
+/// and release fences in it.
+///
+/// To loom, all that came before such a fence *happened before* all that comes after a later one. For atomics that is what
+/// the memory model says; but it says nothing of the kind about other memory, so a fence would stand in for orders that
+/// hand a page over. Models that search for what another thread made free need the fences, and `explore`.
+///
+/// # Panics
+///
+/// As [`explore`].
+pub fn explore_hand_over(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    TOTAL.set(false);
+    explore(preemptions, model);
+    TOTAL.set(true);
 }
 
 /// Whether the order of this role at this place is to be taken away; notes that it was used.
@@ -128,7 +150,7 @@ pub fn fence(order: Ordering) {
     if weakened(place, Role::Fence) {
         return;
     }
-    let total = matches!(order, Ordering::SeqCst) && !weakened(place, Role::Total);
+    let total = matches!(order, Ordering::SeqCst) && TOTAL.get() && !weakened(place, Role::Total);
     real::fence(if !total && matches!(order, Ordering::SeqCst) { Ordering::AcqRel } else { order });
 }
 
