@@ -23,7 +23,8 @@ A far tier that is used on purpose only.
 A program has more pages as there is ordinary memory. The cold ones are demoted to a far node,
 which is private: it opened the doors DEMOTION, RECLAIM and PROMOTION, and no other. The program's hot
 pages change over time; each round the tier's service promotes what was touched there and demotes what was
-not touched. Watch the share of accesses that ordinary memory serves. In between an ordinary request that
+not touched. Watch the share of accesses that ordinary memory serves, and what an access takes on average by
+the latency that the machine simulates (with \"delays counted\" in its description). In between an ordinary request that
 finds no ordinary memory fails, although the far node has room: there is no fallback.";
 
 /// The most frames of ordinary memory that the program fills.
@@ -31,7 +32,8 @@ const LARGEST: usize = 16_384;
 
 const MACHINE: &str = "\
 node dram ordinary 256frames
-node far private 512frames class far doors RECLAIM|DEMOTION|PROMOTION";
+node far private 512frames class far doors RECLAIM|DEMOTION|PROMOTION
+delays counted";
 
 /// How large everything is, from how much ordinary memory there is.
 struct Size {
@@ -81,15 +83,17 @@ fn run(options: &Options) -> Result<(), String> {
 
     no_fallback(&machine, far)?;
 
-    println!("round  hot pages   served by ordinary memory        promoted  demoted");
+    println!("round  hot pages   served by ordinary memory        promoted  demoted  an access");
     let mut versions = vec![0u64; pages];
     let mut shares = Vec::new();
     for round in 0..9 {
         // The program's interest moves on every third round.
         let first = round / 3 * size.step;
         machine.age();
+        let start = machine.simulated_time();
         let (near, touched) =
             work(&memory, far, page, first..first + size.hot, &size, round as u64, &mut versions)?;
+        let an_access = (machine.simulated_time() - start).as_nanos() / size.accesses as u128;
         let before = machine.counters().demoted;
         // The service: room first, then what was touched on the far tier comes back.
         let hot_and_far: Vec<usize> =
@@ -103,7 +107,7 @@ fn run(options: &Options) -> Result<(), String> {
         let bar = "█".repeat(share * 24 / 100) + &"·".repeat(24 - share * 24 / 100);
         let demoted = machine.counters().demoted - before;
         println!(
-            "{:>5}  {first:>5}..{:<5} {bar} {share:>3} %   {promoted:>8} {demoted:>8}",
+            "{:>5}  {first:>5}..{:<5} {bar} {share:>3} %   {promoted:>8} {demoted:>8}  {an_access:>6} ns",
             round + 1,
             first + size.hot
         );

@@ -166,13 +166,13 @@ fn lines_stay_as_they_are() {
     machine.unplug(device).unwrap();
     let trace: Trace = machine.trace();
     let csv = format!(
-        "number,what,node,pfn,count,why\n0,denied,1,,1,not-opened\n1,alloc,1,{pfn},2,asked\n\
-         2,free,1,{pfn},2,asked\n3,unplug,1,,0,asked\n"
+        "number,what,node,pfn,count,why,time\n0,denied,1,,1,not-opened,0\n1,alloc,1,{pfn},2,asked,0\n\
+         2,free,1,{pfn},2,asked,0\n3,unplug,1,,0,asked,0\n"
     );
     assert_eq!(trace.to_csv(), csv);
     let json = format!(
-        "{{\"number\":0,\"what\":\"denied\",\"node\":1,\"count\":1,\"why\":\"not-opened\"}}\n\
-         {{\"number\":1,\"what\":\"alloc\",\"node\":1,\"pfn\":{pfn},\"count\":2,\"why\":\"asked\"}}\n"
+        "{{\"number\":0,\"what\":\"denied\",\"node\":1,\"count\":1,\"why\":\"not-opened\",\"time\":0}}\n\
+         {{\"number\":1,\"what\":\"alloc\",\"node\":1,\"pfn\":{pfn},\"count\":2,\"why\":\"asked\",\"time\":0}}\n"
     );
     assert!(trace.to_json_lines().starts_with(&json), "{}", trace.to_json_lines());
     let svg = trace.to_svg("a < b");

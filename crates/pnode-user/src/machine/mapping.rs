@@ -120,7 +120,9 @@ impl Mapping {
     ///
     /// [`FaultError`] if a page cannot be served; the bytes before it have been copied.
     pub fn read(&self, offset: usize, bytes: &mut [u8]) -> Result<(), FaultError> {
-        fault::read(&*self.region, offset, bytes)
+        fault::read(&*self.region, offset, bytes)?;
+        self.region.charge(offset..offset + bytes.len());
+        Ok(())
     }
 
     /// Copies bytes in, by touching them.
@@ -129,7 +131,9 @@ impl Mapping {
     ///
     /// [`FaultError`] if a page cannot be served; the bytes before it have been copied.
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), FaultError> {
-        fault::write(&*self.region, offset, bytes)
+        fault::write(&*self.region, offset, bytes)?;
+        self.region.charge(offset..offset + bytes.len());
+        Ok(())
     }
 
     /// Where page `page` is now.

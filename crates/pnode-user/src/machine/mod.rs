@@ -17,11 +17,13 @@
 //! | `background` | keeping memory free and promoting hot pages, by hand or by a thread |
 //! | `unplug` | taking a node away while it is in use |
 //! | `counters`, `picture`, `trace` | what can be read back |
+//! | `clock` | simulated latency |
 //! | `inject` | calls that fail on purpose |
 //! | `watch`, `zone` | who looks on when a block changes hands |
 
 mod around;
 mod background;
+mod clock;
 mod common;
 mod compressed;
 mod counters;
@@ -62,6 +64,7 @@ use watch::Watch;
 use zone::Zone;
 
 pub use background::{Background, KeepFree};
+pub use clock::Delays;
 pub use compressed::{CompressedError, CompressedUse};
 pub use counters::Counters;
 pub use heap::{MachineHeap, NodeFrames};
@@ -235,6 +238,7 @@ impl Machine {
     /// Copies bytes out of a block, from byte `offset` on. Says whether the block has them.
     #[must_use]
     pub fn read(&self, frame: &Frame, offset: usize, bytes: &mut [u8]) -> bool {
+        self.shared.charge_block(frame, bytes.len());
         self.shared.in_block(frame, offset, bytes.len(), |backing, index, offset, part| {
             backing.read(index, offset, &mut bytes[part])
         })
@@ -243,6 +247,7 @@ impl Machine {
     /// Copies bytes into a block, from byte `offset` on. Says whether the block has room for them.
     #[must_use]
     pub fn write(&self, frame: &Frame, offset: usize, bytes: &[u8]) -> bool {
+        self.shared.charge_block(frame, bytes.len());
         self.shared.in_block(frame, offset, bytes.len(), |backing, index, offset, part| {
             backing.write(index, offset, &bytes[part])
         })

@@ -76,9 +76,12 @@ impl Pager for Region {
     fn fault(&self, page: usize, access: Access) -> Result<(), FaultError> {
         let mut cell = self.lock(page).ok_or(FaultError::NotMapped)?;
         let served = self.serve(page, &mut cell, access);
-        if served.is_err() {
-            self.shared.counters.failed_faults.add(1);
-            self.fault_was(Why::Refused, None);
+        match served {
+            Ok(()) => self.charge_fault(&cell.state),
+            Err(_) => {
+                self.shared.counters.failed_faults.add(1);
+                self.fault_was(Why::Refused, None);
+            }
         }
         served
     }
@@ -394,6 +397,7 @@ impl Region {
         let frame = self.ordinary_frame().inspect_err(|_| service.no_memory(&self.shared, stored))?;
         match service.promote(&self.shared, stored, &frame, || settle(&frame)) {
             Ok(()) => {
+                self.shared.charge_copy(frame.node(), node);
                 self.settle(cell, State::Resident(frame));
                 service.forget(self, page);
                 Ok(())
@@ -428,6 +432,7 @@ impl Region {
         // As in `move_to`.
         self.view.unmap(page, 1).map_err(DemoteError::Kernel)?;
         let page = service.demote(&self.shared, frame)?;
+        self.shared.charge_copy(service.node(), frame.node());
         self.settle(cell, State::Stored { node: service.node(), page });
         Ok(())
     }
@@ -529,6 +534,7 @@ impl Shared {
 
     pub(super) fn copy(&self, to: &Frame, from: &Frame) -> Result<(), SysError> {
         self.check(Point::Copy)?;
+        self.charge_copy(to.node(), from.node());
         if let (Some((to, to_index)), Some((from, from_index))) =
             (self.locate(to.pfn()), self.locate(from.pfn()))
         {

@@ -8,8 +8,10 @@ use pnode_core::{
     StorageError,
 };
 
+use super::clock::Delays;
 use super::compressed::CompressedError;
 use super::swap::Swap;
+use super::watch::On;
 use super::{Machine, Shared};
 use crate::fault::{Backend, BackendError, Choice};
 use crate::sys::SysError;
@@ -117,6 +119,7 @@ pub struct Builder {
     mappings: Option<usize>,
     fault_around: Option<usize>,
     swap: u64,
+    delays: Option<Delays>,
 }
 
 /// The frame numbers of consecutive nodes are so far apart, in frames: 64 GiB at 4 KiB.
@@ -164,6 +167,14 @@ impl Builder {
         self
     }
 
+    /// Simulates the latency and the bandwidth that the nodes' classes state; without this all memory is as fast as it is. See
+    /// [`Machine::simulated_time`].
+    #[must_use]
+    pub fn delays(mut self, delays: Delays) -> Self {
+        self.delays = Some(delays);
+        self
+    }
+
     /// Keeps at most `mappings` kernel mappings (see [`crate::fault::View`]).
     #[must_use]
     pub fn mappings(mut self, mappings: usize) -> Self {
@@ -200,6 +211,12 @@ impl Builder {
             slots => Some(Swap::new(slots, page).map_err(|error| BuildError::Swap { error })?),
         };
         let shared = Shared::new(page, faults, around, swap, &self.nodes, self.distances)?;
+        if let Some(delays) = self.delays {
+            shared.watch.start(On::Clock);
+            if delays == Delays::Waited {
+                shared.watch.start(On::Delays);
+            }
+        }
         Ok(Machine { shared: Arc::new(shared) })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pnode_core::sync::{AtomicU32, Ordering};
 
+use super::clock::Clock;
 use super::inject::Plan;
 use super::trace::{Note, Ring};
 
@@ -15,6 +16,7 @@ pub(super) struct Watch {
     on: AtomicU32,
     ring: Mutex<Ring>,
     pub(super) plan: Plan,
+    pub(super) clock: Clock,
 }
 
 /// A watcher.
@@ -23,6 +25,10 @@ pub(super) struct Watch {
 pub(super) enum On {
     Trace = 1,
     Injection = 2,
+    /// Time is simulated.
+    Clock = 4,
+    /// ... and waited for.
+    Delays = 8,
 }
 
 impl Watch {
@@ -55,7 +61,8 @@ impl Watch {
 
     #[cold]
     fn record(&self, note: Note) {
-        self.ring().push(note);
+        let time = self.clock.now();
+        self.ring().push(note, time);
     }
 
     pub(super) fn ring(&self) -> MutexGuard<'_, Ring> {

@@ -26,6 +26,8 @@ pub struct MachineFileError {
 pub enum Problem {
     /// No statement begins with this word.
     Statement,
+    /// Delays are counted or waited.
+    Delays,
     /// Something has to follow this word.
     Missing {
         /// What.
@@ -88,7 +90,8 @@ pub enum Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Statement => f.write_str("a line begins with node, distance, cpuset or swap"),
+            Self::Statement => f.write_str("a line begins with node, distance, cpuset, swap or delays"),
+            Self::Delays => f.write_str("delays are counted or waited"),
             Self::Missing { what } => write!(f, "after this comes {what}"),
             Self::Extra => f.write_str("nothing more belongs here; begin a new line, or a comment with #"),
             Self::Name => {

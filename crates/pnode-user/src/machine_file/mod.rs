@@ -25,6 +25,7 @@
 //!           | "distance" NAME [ "->" ] NAME NUMBER
 //!           | "cpuset" NAME NAME { NAME }
 //!           | "swap" SIZE
+//!           | "delays" ( "counted" | "waited" )  # latency and bandwidth of the nodes are simulated
 //! KIND      = "ordinary" | "private" | "compressed"
 //! property  = "class" CLASS           # what the memory is; a private node must say it
 //!           | "latency" NUMBER "ns"   # of an access, if other than the class's
@@ -53,7 +54,7 @@ use core::str::FromStr;
 
 use pnode_core::{Features, MemoryClass, NodeId, NodeMask, distance};
 
-use crate::machine::{Builder, Machine, NodeSpec};
+use crate::machine::{Builder, Delays, Machine, NodeSpec};
 
 pub use error::{InText, MachineFileError, Problem};
 
@@ -85,6 +86,7 @@ pub struct MachineFile {
     distances: Vec<u8>,
     cpusets: Vec<(String, NodeMask)>,
     swap: Option<u64>,
+    delays: Option<Delays>,
 }
 
 impl MachineFile {
@@ -92,6 +94,10 @@ impl MachineFile {
     pub fn builder(&self) -> Builder {
         let nodes = self.nodes.iter().map(|(_, spec)| *spec);
         let builder = nodes.fold(Machine::builder(), Builder::node).swap(self.swap.unwrap_or(0));
+        let builder = match self.delays {
+            Some(delays) => builder.delays(delays),
+            None => builder,
+        };
         if self.distances.is_empty() { builder } else { builder.distances(&self.distances) }
     }
 
@@ -128,6 +134,11 @@ impl MachineFile {
     /// How many pages the swap file has room for, if there is one.
     pub const fn swap(&self) -> Option<u64> {
         self.swap
+    }
+
+    /// Whether latency and bandwidth of the nodes are simulated, and how.
+    pub const fn delays(&self) -> Option<Delays> {
+        self.delays
     }
 
     /// The distance from one node to another, as the file has it.
@@ -176,8 +187,12 @@ impl fmt::Display for MachineFile {
             }
             writeln!(f)?;
         }
-        match self.swap {
-            Some(pages) => writeln!(f, "swap {pages}frames"),
+        if let Some(pages) = self.swap {
+            writeln!(f, "swap {pages}frames")?;
+        }
+        match self.delays {
+            Some(Delays::Counted) => writeln!(f, "delays counted"),
+            Some(Delays::Waited) => writeln!(f, "delays waited"),
             None => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use pnode_core::{Features, MemoryClass, NodeId, NodeMask, PageSize, distance};
 use super::error::{MOST_FRAMES, MOST_PAGES, MachineFileError, Problem};
 use super::words::{Line, Word, lines};
 use super::{MachineFile, class_named, id};
-use crate::machine::{Machine, NodeSpec};
+use crate::machine::{Delays, Machine, NodeSpec};
 use crate::sys;
 
 type Outcome<T> = Result<T, MachineFileError>;
@@ -17,7 +17,7 @@ pub(super) fn file(text: &str) -> Outcome<MachineFile> {
     for line in lines(text) {
         match line.keyword().text {
             "node" => reader.node(line)?,
-            "distance" | "cpuset" | "swap" => {}
+            "distance" | "cpuset" | "swap" | "delays" => {}
             _ => return Err(line.keyword().wrong(Problem::Statement)),
         }
     }
@@ -29,6 +29,7 @@ pub(super) fn file(text: &str) -> Outcome<MachineFile> {
             "distance" => reader.distance(line)?,
             "cpuset" => reader.cpuset(line)?,
             "swap" => reader.swap(line)?,
+            "delays" => reader.delays(line)?,
             _ => {}
         }
     }
@@ -42,6 +43,7 @@ struct Reader {
     distances: Vec<(NodeId, NodeId, u8, u32)>,
     cpusets: Vec<(String, NodeMask, u32)>,
     swap: Option<(u64, u32)>,
+    delays: Option<(Delays, u32)>,
 }
 
 impl Reader {
@@ -60,6 +62,7 @@ impl Reader {
             distances: table,
             cpusets: self.cpusets.into_iter().map(|(name, mask, _)| (name, mask)).collect(),
             swap: self.swap.map(|(pages, _)| pages),
+            delays: self.delays.map(|(delays, _)| delays),
         }
     }
 
@@ -128,6 +131,20 @@ impl Reader {
         }
         let size = line.expect("the size of the swap file, as 256MiB")?;
         self.swap = Some((frames(size, MOST_PAGES)?, size.line()));
+        line.end()
+    }
+
+    fn delays(&mut self, mut line: Line<'_>) -> Outcome<()> {
+        if let Some((_, said)) = self.delays {
+            return Err(line.keyword().wrong(Problem::Taken { line: said }));
+        }
+        let word = line.expect("counted or waited")?;
+        let delays = match word.text {
+            "counted" => Delays::Counted,
+            "waited" => Delays::Waited,
+            _ => return Err(word.wrong(Problem::Delays)),
+        };
+        self.delays = Some((delays, word.line()));
         line.end()
     }
 

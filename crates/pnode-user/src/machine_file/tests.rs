@@ -16,6 +16,7 @@ distance hbm -> zip 255
 cpuset batch hbm far.tier-1
 cpuset all dram0 hbm
 swap 16MiB
+delays counted
 node later ordinary 1frames
 ";
 
@@ -62,6 +63,7 @@ fn everything_that_the_grammar_has_is_read() {
     assert_eq!(file.cpuset("batch"), Some(&NodeMask::of(hbm).with(far)));
     assert_eq!(file.cpusets().count(), 2);
     assert_eq!(file.swap(), Some(frames(16)));
+    assert_eq!(file.delays(), Some(Delays::Counted));
     assert_eq!((file.node("nobody"), file.cpuset("nobody")), (None, None));
     assert_eq!(file.find(NodeSpec::is_private), Some(far));
 }
@@ -152,6 +154,8 @@ fn each_mistake_is_named_where_it_stands() {
     wrong(&format!("{two}cpuset x a\ncpuset «x» b"), Problem::Taken { line: 3 });
     wrong(&format!("{two}swap 1MiB\n«swap» 1MiB"), Problem::Taken { line: 3 });
     wrong(&format!("{two}swap 1MiB «2MiB»"), Problem::Extra);
+    wrong(&format!("{two}delays «sometimes»"), Problem::Delays);
+    wrong(&format!("{two}delays counted\n«delays» waited"), Problem::Taken { line: 3 });
     let many: String = (0..64).map(|node| format!("node n{node} ordinary 1frames\n")).collect();
     assert_eq!(read(&many).nodes().len(), 64);
     wrong(&format!("{many}«node» more ordinary 1frames"), Problem::Nodes);

@@ -130,7 +130,10 @@ impl Process {
     ///
     /// [`FaultError`] if a page cannot be served; the bytes before it have been copied.
     pub fn read(&self, page: usize, offset: usize, bytes: &mut [u8]) -> Result<(), FaultError> {
-        fault::read(&*self.region, self.offset(page, offset)?, bytes)
+        let offset = self.offset(page, offset)?;
+        fault::read(&*self.region, offset, bytes)?;
+        self.region.charge(offset..offset + bytes.len());
+        Ok(())
     }
 
     /// Copies bytes in, from byte `offset` of page `page` on, by touching them.
@@ -139,7 +142,10 @@ impl Process {
     ///
     /// [`FaultError`] if a page cannot be served; the bytes before it have been copied.
     pub fn write(&self, page: usize, offset: usize, bytes: &[u8]) -> Result<(), FaultError> {
-        fault::write(&*self.region, self.offset(page, offset)?, bytes)
+        let offset = self.offset(page, offset)?;
+        fault::write(&*self.region, offset, bytes)?;
+        self.region.charge(offset..offset + bytes.len());
+        Ok(())
     }
 
     /// Where page `page` is now.

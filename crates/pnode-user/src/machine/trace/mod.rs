@@ -189,6 +189,8 @@ pub struct Event {
     pub pfn: Option<Pfn>,
     /// Frames or pages that it was about.
     pub count: u64,
+    /// The machine's [simulated time](Machine::simulated_time) then, in nanoseconds.
+    pub time: u64,
 }
 
 /// An event that has no number yet.
@@ -197,7 +199,7 @@ pub(super) struct Note(Event);
 
 impl Note {
     pub(super) const fn new(what: What, why: Why) -> Self {
-        Self(Event { number: 0, what, why, node: None, pfn: None, count: 1 })
+        Self(Event { number: 0, what, why, node: None, pfn: None, count: 1, time: 0 })
     }
 
     pub(super) const fn on(mut self, node: NodeId) -> Self {
@@ -233,12 +235,12 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn push(&mut self, Note(event): Note) {
+    pub(super) fn push(&mut self, Note(event): Note, time: u64) {
         if self.events.len() >= self.room {
             self.events.pop_front();
         }
         if self.room > 0 {
-            self.events.push_back(Event { number: self.next, ..event });
+            self.events.push_back(Event { number: self.next, time, ..event });
         }
         self.next += 1;
     }

@@ -34,17 +34,17 @@ impl fmt::Display for Trace {
 
 impl Trace {
     /// The first line of [`Trace::to_csv`].
-    pub const CSV_HEAD: &'static str = "number,what,node,pfn,count,why";
+    pub const CSV_HEAD: &'static str = "number,what,node,pfn,count,why,time";
 
     /// One line an event, with commas between its fields and a line of their names above. What an event does not have is
     /// empty. Names and order of the fields stay as they are; new ones are added at the end.
     pub fn to_csv(&self) -> String {
         let mut text = format!("{}\n", Self::CSV_HEAD);
         for event in &self.events {
-            let Event { number, what, why, node, pfn, count } = event;
+            let Event { number, what, why, node, pfn, count, time } = event;
             let node = node.map(|node| node.get().to_string()).unwrap_or_default();
             let pfn = pfn.map(|pfn| pfn.get().to_string()).unwrap_or_default();
-            let _ = writeln!(text, "{number},{},{node},{pfn},{count},{}", what.name(), why.name());
+            let _ = writeln!(text, "{number},{},{node},{pfn},{count},{},{time}", what.name(), why.name());
         }
         text
     }
@@ -60,7 +60,8 @@ impl Trace {
             if let Some(pfn) = event.pfn {
                 let _ = write!(text, r#","pfn":{}"#, pfn.get());
             }
-            let _ = writeln!(text, r#","count":{},"why":"{}"}}"#, event.count, event.why.name());
+            let _ = write!(text, r#","count":{},"why":"{}""#, event.count, event.why.name());
+            let _ = writeln!(text, r#","time":{}}}"#, event.time);
         }
         text
     }
