@@ -34,6 +34,7 @@ usage: compressed_ram [OPTIONS]
   --without NAME     leave out a safeguard: admission, fence, scrub or bound (implies --storm)
   --svg FILE         where the plot goes (default: compressed_ram.svg in the temporary directory)
   --events N         how many accesses (default 200000)
+  --writable N       let N pages be written where they are (default 0)
   --seed N           what chances are taken from (default 1)
   --help             this text
 
@@ -47,6 +48,7 @@ struct Options {
     missing: Vec<Safeguard>,
     svg: PathBuf,
     events: u64,
+    writable: u64,
     seed: u64,
 }
 
@@ -69,6 +71,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options
         missing: Vec::new(),
         svg: std::env::temp_dir().join("compressed_ram.svg"),
         events: 200_000,
+        writable: 0,
         seed: 1,
     };
     while let Some(argument) = arguments.next() {
@@ -80,6 +83,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options
             "--input" => options.input = Some(value()?.into()),
             "--svg" => options.svg = value()?.into(),
             "--events" => options.events = number(&value()?, 1_000)?,
+            "--writable" => options.writable = number(&value()?, 0)?,
             "--seed" => options.seed = number(&value()?, 0)?,
             "--without" => {
                 let value = value()?;
@@ -132,6 +136,7 @@ fn show(options: &Options) -> Result<(), String> {
         events: options.events,
         load: options.load,
         safeguards,
+        writable: options.writable,
         faults: 20,
         seed: options.seed,
     };
@@ -198,6 +203,14 @@ fn judge(options: &Options, outcome: &Outcome) -> Result<(), String> {
         Count(*retried)
     );
     println!("scrubbed     {} frames by trims, {} one by one", Count(*trimmed), Count(*zeroed));
+    if options.writable > 0 {
+        println!(
+            "in place     {} writes to {} pages that were opened, {} closed again",
+            Count(outcome.in_place),
+            Count(outcome.opened),
+            Count(outcome.fenced)
+        );
+    }
     println!("verified     {} pages that came back", Count(outcome.verified));
     println!(
         "lost         {} pages, by {} writes that the device had no memory for",

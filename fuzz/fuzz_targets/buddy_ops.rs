@@ -35,10 +35,13 @@ fuzz_target!(|bytes: &[u8]| {
             range((start + at, (1 + u64::from(order) * u64::from(order) * 5).min(frames - at)))
         };
         match what & 15 {
-            0..=2 => blocks.extend(step(&zone, &mut model, Op::Alloc { order, migrate }).map(|pfn| (pfn, order))),
+            0..=2 => {
+                blocks.extend(step(&zone, &mut model, Op::Alloc { order, migrate }).map(|pfn| (pfn, order)))
+            }
             3 => {
                 let pfn = (start + u64::from(argument) * frames / 256) & !((1 << order) - 1);
-                blocks.extend(step(&zone, &mut model, Op::At { pfn, order, migrate }).map(|pfn| (pfn, order)));
+                blocks
+                    .extend(step(&zone, &mut model, Op::At { pfn, order, migrate }).map(|pfn| (pfn, order)));
             }
             4..=6 if !blocks.is_empty() => {
                 let (pfn, order) = blocks.swap_remove(usize::from(argument) % blocks.len());
@@ -48,7 +51,8 @@ fuzz_target!(|bytes: &[u8]| {
                 // The areas that these frames touch, cut to the zone.
                 let first = (some.start().get() & !(Zone::AREA_FRAMES - 1)).max(start);
                 let end = (some.end().get().next_multiple_of(Zone::AREA_FRAMES)).min(start + frames);
-                let listed = model.isolated.iter().chain(&model.offline).nth(usize::from(argument) % 8).copied();
+                let listed =
+                    model.isolated.iter().chain(&model.offline).nth(usize::from(argument) % 8).copied();
                 let range = listed.unwrap_or(some);
                 let op = match what & 15 {
                     8 if order == 15 => Op::Isolate { range: some },

@@ -5,22 +5,33 @@
 mod pages;
 
 use libfuzzer_sys::fuzz_target;
+use pages::{PAGE, page};
 use pnode_compress::codec::Scratch;
 use pnode_compress::cram::{Bound, Cram, Curve, DemoteError, FaultError, Phase, Pressure, Resident, Retry};
-use pnode_compress::device::{Cell, Device, DeviceConfig, DeviceMedium, DeviceStorage, Safeguards};
+use pnode_compress::device::{
+    Cell, Device, DeviceConfig, DeviceMedium, DeviceStorage, MailboxConfig, Safeguards,
+};
 use pnode_core::sync::{AtomicU64, Lock, SpinLock};
-use pages::{PAGE, page};
 
 const FRAMES: u32 = 24;
 
 fuzz_target!(|input: &[u8]| {
     let (mut contents, mut cells) = (vec![0; FRAMES as usize * PAGE], vec![Cell::default(); FRAMES as usize]);
     let (mut ring, mut scratch, mut buffer) = ([0; 4], Box::new(Scratch::new()), vec![0; PAGE]);
-    let config = DeviceConfig { failing: 200, payload: 3, ..DeviceConfig::new(10 * PAGE as u64) };
+    let mailbox = MailboxConfig {
+        payload: 3,
+        depth: 2,
+        failing: 100,
+        silent: 50,
+        hanging: 50,
+        ..MailboxConfig::DEFAULT
+    };
+    let config = DeviceConfig { mailbox, ..DeviceConfig::new(10 * PAGE as u64) };
     let storage = DeviceStorage {
         contents: &mut contents,
         cells: &mut cells,
         ring: &mut ring,
+        mailbox: &mut [0; 6],
         scratch: &mut scratch,
         buffer: &mut buffer,
     };

@@ -12,6 +12,7 @@ mod step;
 
 fuzz_target!(|bytes: &[u8]| {
     let four = |four: &[u8]| [four[0], four[1], four[2], four[3]];
-    let steps: Vec<_> = bytes.chunks_exact(4).take(200).map(|bytes| step::Step::decode(four(bytes))).collect();
+    let steps: Vec<_> =
+        bytes.chunks_exact(4).take(200).map(|bytes| step::Step::decode(four(bytes))).collect();
     real::check(&steps);
 });

@@ -7,13 +7,13 @@ mod pages;
 use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
+use pages::{PAGE, page};
 use pnode_compress::codec::{Codec, Ladder, Scratch, Tag, Temperature};
 use pnode_compress::memory::{BufferFrames, PageBytes};
 use pnode_compress::store::{
     Compaction, Config, LoadError, Recompression, RemoveError, Shard, Slot, Store, StoreError, WriteBack,
 };
 use pnode_core::sync::AtomicU64;
-use pages::{PAGE, page};
 
 const SLOTS: u32 = 48;
 

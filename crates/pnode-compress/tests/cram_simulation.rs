@@ -25,6 +25,7 @@ fn plan(load: Load, safeguards: Safeguards, seed: u64) -> Plan {
         events: from_env("PNODE_SIM_EVENTS", if cfg!(debug_assertions) { 8_000 } else { 40_000 }),
         load,
         safeguards,
+        writable: 0,
         faults: 50,
         seed,
     }
@@ -55,6 +56,8 @@ fn with_all_safeguards_no_accepted_page_is_lost() {
     for seed in 1..=from_env("PNODE_SIM_SEEDS", 32) {
         for load in [Load::Steady, Load::Storm] {
             let plan = if seed == 1 { plan(load, Safeguards::ALL, seed) } else { small(load, seed) };
+            // Every other run lets some pages be written where they are.
+            let plan = Plan { writable: if seed % 2 == 0 { 6 } else { 0 }, ..plan };
             let outcome = simulate(&plan);
             assert_eq!(outcome.wrong, Vec::<String>::new(), "seed {seed}, {load:?}");
             assert_eq!((outcome.poisoned, outcome.overruns), (0, 0), "seed {seed}, {load:?}");
@@ -68,11 +71,30 @@ fn with_all_safeguards_no_accepted_page_is_lost() {
             all.trimmed += outcome.trimmed;
             all.zeroed += outcome.zeroed;
             all.injected += outcome.injected;
+            assert!(
+                plan.writable > 0 || outcome.opened + outcome.in_place == 0,
+                "seed {seed}: no fence is open"
+            );
+            all.opened += outcome.opened;
+            all.in_place += outcome.in_place;
+            all.fenced += outcome.fenced;
+            all.over_budget += outcome.over_budget;
+            all.timed_out += outcome.timed_out;
+            all.interrupts += outcome.interrupts;
         }
     }
     assert!(all.refused > 0 && all.retried > 0, "nothing was ever short");
     assert!(all.injected > events / 1000, "too little went wrong");
     assert!(all.trimmed > 0 && all.zeroed > 0, "a way to scrub was not tried");
+    assert!(all.timed_out > 0 && all.interrupts > 0, "the device said too much or too little: {all:?}");
+    assert!(
+        all.in_place > all.opened && all.fenced > 0 && all.over_budget > 0,
+        "the budget was not tried: {all:?}"
+    );
+    println!(
+        "{} pages opened for {} writes in place, {} closed again, {} times over budget; {} commands timed out",
+        all.opened, all.in_place, all.fenced, all.over_budget, all.timed_out
+    );
     println!(
         "{events} events, {} promotions, {} refusals, {} retries, {} calls that failed, nothing lost",
         all.promoted, all.refused, all.retried, all.injected

@@ -415,7 +415,8 @@ struct Frame {
     cell: Arc<Contents>,
 }
 
-struct Contents(UnsafeCell<u64>);
+/// The frame's word, and how many pages it is open for.
+struct Contents(UnsafeCell<u64>, AtomicU64);
 
 // SAFETY: loom checks the accesses.
 unsafe impl Sync for Contents {}
@@ -452,6 +453,15 @@ impl Medium for Frame {
         });
     }
 
+    fn open(&mut self, _: u32) -> Result<(), WriteError> {
+        self.cell.1.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn close(&mut self, _: u32) {
+        self.cell.1.fetch_sub(1, Ordering::Relaxed);
+    }
+
     fn usage(&self) -> Usage {
         Usage { used: 0, physical: 1 }
     }
@@ -460,7 +470,7 @@ impl Medium for Frame {
 fn cram() -> (&'static Cram<'static>, impl Fn() -> Frame + Clone + Send + 'static) {
     let words: Vec<AtomicU64> = (0..Cram::words(1)).map(|_| AtomicU64::new(0)).collect();
     let cram = Box::leak(Box::new(Cram::new(1, Curve::DEFAULT, words.leak()).unwrap()));
-    let cell = Arc::new(Contents(UnsafeCell::new(0)));
+    let cell = Arc::new(Contents(UnsafeCell::new(0), AtomicU64::new(0)));
     (cram, move || Frame { cell: cell.clone() })
 }
 
@@ -520,6 +530,49 @@ fn a_page_is_freed_only_after_who_gave_up_promoting_it_is_done_reading() {
         let copied = writer.join().unwrap();
         assert!(freed || copied, "one of them was first");
         assert_eq!(handler.free(resident).is_ok(), !freed);
+    });
+}
+
+#[test]
+fn a_page_that_two_open_is_counted_once() {
+    explore(3, || {
+        let (cram, frame) = cram();
+        cram.set_writable_budget(2);
+        let resident = cram.handler(frame()).demote(&page(A)).unwrap();
+        let other = {
+            let frame = frame();
+            thread::spawn(move || cram.handler(frame).open(resident).unwrap())
+        };
+        cram.handler(frame()).open(resident).unwrap();
+        other.join().unwrap();
+        assert_eq!(frame().cell.1.load(Ordering::Relaxed), 1);
+        assert_eq!(cram.capacity(&frame()).writable_frames, 1);
+        cram.handler(frame()).fence(resident).unwrap();
+        assert_eq!(cram.capacity(&frame()).writable_frames, 0);
+    });
+}
+
+#[test]
+fn a_page_that_is_opened_while_it_is_freed_leaves_nothing_open() {
+    explore(3, || {
+        let (cram, frame) = cram();
+        cram.set_writable_budget(1);
+        let resident = cram.handler(frame()).demote(&page(A)).unwrap();
+        let other = {
+            let frame = frame();
+            thread::spawn(move || {
+                let mut handler = cram.handler(frame);
+                if handler.open(resident).is_ok() {
+                    // The page may be gone by now, and with it what was open.
+                    let _ = handler.fence(resident);
+                }
+            })
+        };
+        cram.handler(frame()).free(resident).unwrap();
+        other.join().unwrap();
+        assert_eq!(frame().cell.1.load(Ordering::Relaxed), 0);
+        assert_eq!(cram.capacity(&frame()).writable_frames, 0);
+        assert_eq!(cram.capacity(&frame()).occupied_frames, 0);
     });
 }
 
@@ -593,7 +646,7 @@ fn a_frame_of_a_buffer_has_one_holder() {
         let taken: &'static mut [AtomicU64] = vec![AtomicU64::new(0)].leak();
         let frames: &'static _ =
             Box::leak(Box::new(BufferFrames::new(vec![PageBytes::ZEROED].leak(), taken).unwrap()));
-        let cell = Arc::new(Contents(UnsafeCell::new(0)));
+        let cell = Arc::new(Contents(UnsafeCell::new(0), AtomicU64::new(0)));
         let hold = move |cell: &Contents| {
             if let Ok(pfn) = frames.alloc(Order::ZERO, MigrateType::Movable) {
                 cell.0.with_mut(|_| ());

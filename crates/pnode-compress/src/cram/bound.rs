@@ -43,9 +43,11 @@ pub struct Announced<'b> {
 impl Announced<'_> {
     /// The write is over, or was not made.
     pub fn landed(self) {
-        // Release pairs with the Acquire in `refresh`: a reading after it sees the write.
-        self.bound.landed.fetch_add(self.bytes, Ordering::Release);
+        self.bound.land(self.bytes);
     }
+
+    /// The write goes on, for as long as its page is open: whoever ends it tells by [`Bound::land`] with as many bytes.
+    pub fn keep(self) {}
 }
 
 impl Bound {
@@ -85,6 +87,12 @@ impl Bound {
                 Err(now) => announced = now,
             }
         }
+    }
+
+    /// A write that was announced with `bytes`, and kept, is over. To land what was not announced makes the bound untrue.
+    pub fn land(&self, bytes: u64) {
+        // Release pairs with the Acquire in `refresh`: a reading after it sees the write.
+        self.landed.fetch_add(bytes, Ordering::Release);
     }
 
     /// Takes a new reading: `read` asks the device how many bytes it uses at the moment.

@@ -90,6 +90,8 @@ pub enum Retry {
     NoMemory,
     /// The medium was busy for a moment.
     Busy,
+    /// The page is open for writing where it is.
+    Writable,
 }
 
 impl From<Stale> for FaultError {
@@ -109,6 +111,9 @@ impl fmt::Display for FaultError {
             Self::Retry(Retry::NoMemory) => {
                 f.write_str("no memory to promote to; reclaim some and make the access again")
             }
+            Self::Retry(Retry::Writable) => {
+                f.write_str("the page is open for writing: map it writable, or close it first")
+            }
             Self::Retry(Retry::Busy) => f.write_str("the medium is busy; make the access again"),
             Self::Poisoned => f.write_str("the page's contents are lost; tell its reader, and free it"),
             Self::PageLength { bytes, page } => {
@@ -119,6 +124,58 @@ impl fmt::Display for FaultError {
 }
 
 impl core::error::Error for FaultError {}
+
+/// Why a page was not opened for writing where it is. It is what it was; promote it, or close another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// As many pages are open as may be.
+    OverBudget {
+        /// How many may be.
+        budget: u64,
+    },
+    /// The node is pressed too hard.
+    Pressure {
+        /// How hard.
+        pressure: Pressure,
+    },
+    /// The medium cannot set the worst case of a page aside.
+    Full,
+    /// The medium's pages cannot be written where they are.
+    Fixed,
+    /// The node is going away or has gone.
+    NotOpen {
+        /// Where it is in its life.
+        phase: Phase,
+    },
+    /// The page is being promoted or freed at this moment.
+    Busy,
+    /// The page is gone.
+    Stale(Stale),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OverBudget { budget } => {
+                write!(
+                    f,
+                    "{budget} pages are open, as many as may be; close the coldest, or promote this one"
+                )
+            }
+            Self::Pressure { pressure } => {
+                write!(f, "the node is pressed too hard ({pressure} of 1000) to open a page; promote it")
+            }
+            Self::Full => f.write_str("the medium cannot set the worst case of a page aside; promote it"),
+            Self::Fixed => f.write_str("the medium's pages cannot be written where they are; promote it"),
+            Self::NotOpen { phase } => write!(f, "the node opens no pages, it is {phase:?}; promote it"),
+            Self::Busy => f.write_str("the page is being promoted or freed; make the access again"),
+            Self::Stale(stale) => stale.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for OpenError {}
 
 /// Why a node was not torn down, or its life not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,8 @@
 //!                   freed
 //! ```
 //!
-//! A free frame may also be put into the balloon, and come back from there.
+//! A free frame may also be put into the balloon, and come back from there; a resident page may be opened for writing where
+//! it is, and closed again, or freed while it is open.
 //!
 //! A word also counts how often its frame was filled, so a [`Resident`] that was kept too long is noticed.
 
@@ -83,6 +84,7 @@ pub(crate) enum State {
     Promoting = 3,
     Freeing = 4,
     Ballooned = 5,
+    Writable = 6,
 }
 
 impl State {
@@ -93,7 +95,8 @@ impl State {
             2 => Self::Resident,
             3 => Self::Promoting,
             4 => Self::Freeing,
-            _ => Self::Ballooned,
+            5 => Self::Ballooned,
+            _ => Self::Writable,
         }
     }
 }
@@ -216,7 +219,15 @@ impl<'m> Frames<'m> {
     pub(crate) fn resident_at(&self, frame: u32) -> Option<Resident> {
         // Relaxed: whoever uses the page asks for its state again.
         let now = self.states.get(frame as usize)?.load(Ordering::Relaxed);
-        (State::of(now) == State::Resident).then_some(Resident { frame, filling: filling(now) })
+        matches!(State::of(now), State::Resident | State::Writable)
+            .then_some(Resident { frame, filling: filling(now) })
+    }
+
+    /// The page in a frame that is open for writing.
+    pub(crate) fn writable_at(&self, frame: u32) -> Option<Resident> {
+        // Relaxed, as above.
+        let now = self.states.get(frame as usize)?.load(Ordering::Relaxed);
+        (State::of(now) == State::Writable).then_some(Resident { frame, filling: filling(now) })
     }
 
     /// The first page that is resident in frame `from` or a later one.

@@ -67,7 +67,7 @@ impl<'c, 'm, M: Medium> Handler<'c, 'm, M> {
                 self.cram.note(Event::Zeroed);
                 self.cram.vacate(resident);
                 Err(match error {
-                    WriteError::Full => DemoteError::Full,
+                    WriteError::Full | WriteError::Fixed => DemoteError::Full,
                     WriteError::Busy => DemoteError::Busy,
                 })
             }
@@ -110,7 +110,7 @@ impl<'c, 'm, M: Medium> Handler<'c, 'm, M> {
     }
 
     fn readable(&self, page: Resident) -> bool {
-        matches!(self.cram.frames.state(page), Some(State::Resident | State::Promoting))
+        matches!(self.cram.frames.state(page), Some(State::Resident | State::Promoting | State::Writable))
     }
 
     fn check_length(&self, out: &[u8]) -> Result<(), FaultError> {
@@ -128,7 +128,8 @@ impl<'c, 'm, M: Medium> Handler<'c, 'm, M> {
     ///
     /// # Errors
     ///
-    /// [`FaultError::Stale`] if the page is gone, [`FaultError::Retry`] if somebody else promotes or frees it.
+    /// [`FaultError::Stale`] if the page is gone, [`FaultError::Retry`] if somebody else promotes or frees it, or if it is
+    /// open for writing: then it may be written where it is, or is to be closed first.
     pub fn write_fault(&mut self, page: Resident) -> Result<Promotion<'_, 'c, 'm, M>, FaultError> {
         self.turn(page, State::Promoting)?;
         Ok(Promotion { handler: self, page })
@@ -140,7 +141,18 @@ impl<'c, 'm, M: Medium> Handler<'c, 'm, M> {
     ///
     /// As [`write_fault`](Self::write_fault).
     pub fn free(&mut self, page: Resident) -> Result<(), FaultError> {
-        self.turn(page, State::Freeing)?;
+        loop {
+            if self.cram.frames.turn(page, State::Writable, State::Freeing).is_ok() {
+                self.closed(page);
+                break;
+            }
+            match self.turn(page, State::Freeing) {
+                // Opened in between.
+                Err(FaultError::Retry(Retry::Writable)) => {}
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
         self.cram.note(Event::Freed);
         self.scrub(page);
         Ok(())
@@ -152,6 +164,7 @@ impl<'c, 'm, M: Medium> Handler<'c, 'm, M> {
                 Turned::Stale => return Stale { page }.into(),
                 Turned::Is(State::Promoting) => Retry::Promoting,
                 Turned::Is(State::Freeing) => Retry::Freeing,
+                Turned::Is(State::Writable) => Retry::Writable,
                 // A page that is still being filled has not been handed out: the name was made up.
                 Turned::Is(_) => return Stale { page }.into(),
             };

@@ -46,6 +46,19 @@ pub trait Medium {
         Ok(())
     }
 
+    /// Sets aside what a page can need at worst that is to be written where it is, in an advertised frame, until
+    /// [`Medium::close`].
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::Full`] if there is not so much; [`WriteError::Fixed`], as here, if pages cannot be written in place.
+    fn open(&mut self, _frame: u32) -> Result<(), WriteError> {
+        Err(WriteError::Fixed)
+    }
+
+    /// The page in an advertised frame is not written in place any more. Called once for each `open` that succeeded.
+    fn close(&mut self, _frame: u32) {}
+
     /// The physical memory in use and in all.
     fn usage(&self) -> Usage;
 }
@@ -79,6 +92,8 @@ pub enum WriteError {
     Full,
     /// The frame is in use for a moment; try again.
     Busy,
+    /// Pages of this medium cannot be written where they are.
+    Fixed,
 }
 
 /// Why a page could not be read.
@@ -98,6 +113,7 @@ impl fmt::Display for WriteError {
         f.write_str(match self {
             Self::Full => "the medium has no room for the page; keep it where it is, or swap it out",
             Self::Busy => "the frame is in use for a moment; try again",
+            Self::Fixed => "pages of this medium cannot be written where they are; promote the page",
         })
     }
 }

@@ -17,6 +17,7 @@
 //! | **demotion**: a cold anonymous page is to leave | unmaps it (so that it cannot change), calls [`Handler::demote`], puts [`Resident::to_bits`] in the page-table entry, frees the old frame | tests admission for this very page, keeps a compressed copy. On an error nothing is left in the node: map the page again, or take it to the next tier |
 //! | **read fault** | takes a frame, calls [`Handler::read`], maps the frame *read-only*; the page stays resident, and the frame is a clean cache that may be dropped at any time | decompresses, verifies; a node that can be mapped itself is mapped read-only, and no fault happens |
 //! | **write fault** | calls [`Handler::write_fault`]; takes a frame, or returns [`Promotion::no_memory`]; [`Promotion::copy_to`] the frame; maps it writable; [`Copied::finish`] | exactly one of all racing writers gets the [`Promotion`], the others [`Retry`]; the page is freed and scrubbed only in `finish`. A promotion that is dropped on the way leaves the page resident |
+//! | **write in place**, if the host sets a budget | [`Handler::open`], [`Handler::fence`] | counts the open pages, and sets the worst case of each aside in the medium |
 //! | **free**: unmap or exit | calls [`Handler::free`] | scrubs: the frame costs nothing any more |
 //! | **fork** | keeps one [`Resident`] for both and counts it, or promotes first | a `Resident` is a name; the service does not count who keeps it |
 //! | **pressure** | asks [`Cram::pressure`], evicts as it asks | 0 is idle, 1..=999 asks for eviction while demotion goes on, 1000 admits nothing |
@@ -66,6 +67,7 @@
 
 mod balloon;
 mod bound;
+mod budget;
 mod charge;
 mod error;
 mod frames;
@@ -79,7 +81,7 @@ mod pressure;
 pub use balloon::{Balloon, BalloonStep, Rung};
 pub use bound::{Announced, Bound};
 pub use charge::Charge;
-pub use error::{DemoteError, FaultError, LifeError, Retry};
+pub use error::{DemoteError, FaultError, LifeError, OpenError, Retry};
 pub use frames::{Resident, Stale};
 pub use handler::{Copied, Handler, Promotion};
 pub use limit::RateLimit;
@@ -117,6 +119,11 @@ pub struct Cram<'m> {
     seen: AtomicU32,
     occupied: AtomicU64,
     ballooned: AtomicU64,
+    /// Pages that may be open for writing, and pages that are.
+    budget: AtomicU64,
+    writable: AtomicU64,
+    /// The frame where the search for a page to close goes on.
+    hand: AtomicU32,
     counters: [AtomicU64; COUNTERS],
 }
 
@@ -150,9 +157,12 @@ pub(crate) enum Event {
     Poisoned,
     Trimmed,
     Zeroed,
+    Opened,
+    Fenced,
+    OverBudget,
 }
 
-const COUNTERS: usize = Event::Zeroed as usize + 1;
+const COUNTERS: usize = Event::OverBudget as usize + 1;
 
 /// What a service has done since it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -176,6 +186,12 @@ pub struct CramStats {
     pub trimmed: u64,
     /// Frames that were scrubbed one by one: no room to wait, a trim that failed, or a destination that was not used.
     pub zeroed: u64,
+    /// Pages that were opened for writing where they are.
+    pub opened: u64,
+    /// Open pages that were closed again, but for those that were freed.
+    pub fenced: u64,
+    /// Pages that were not opened because the budget was used up.
+    pub over_budget: u64,
 }
 
 /// Advertised and physical capacity, side by side and never mixed up.
@@ -188,6 +204,8 @@ pub struct Capacity {
     pub occupied_frames: u64,
     /// Frames in the balloon, which no page may use.
     pub ballooned_frames: u64,
+    /// Frames whose page is open for writing.
+    pub writable_frames: u64,
     /// The medium's physical memory in use, in bytes.
     pub used_bytes: u64,
     /// The medium's physical memory in all, in bytes.
@@ -217,6 +235,9 @@ impl<'m> Cram<'m> {
             seen: AtomicU32::new(0),
             occupied: AtomicU64::new(0),
             ballooned: AtomicU64::new(0),
+            budget: AtomicU64::new(0),
+            writable: AtomicU64::new(0),
+            hand: AtomicU32::new(0),
             counters: core::array::from_fn(|_| AtomicU64::new(0)),
         })
     }
@@ -353,7 +374,7 @@ impl<'m> Cram<'m> {
 
     /// Whether the page is resident, by now.
     pub fn is_resident(&self, page: Resident) -> bool {
-        self.frames.state(page) == Some(State::Resident)
+        matches!(self.frames.state(page), Some(State::Resident | State::Writable))
     }
 
     /// What the service has done.
@@ -369,6 +390,9 @@ impl<'m> Cram<'m> {
             poisoned: of(Event::Poisoned),
             trimmed: of(Event::Trimmed),
             zeroed: of(Event::Zeroed),
+            opened: of(Event::Opened),
+            fenced: of(Event::Fenced),
+            over_budget: of(Event::OverBudget),
         }
     }
 
@@ -379,6 +403,7 @@ impl<'m> Cram<'m> {
             advertised_frames: self.frames.count().into(),
             occupied_frames: self.occupied.load(Ordering::Relaxed),
             ballooned_frames: self.ballooned.load(Ordering::Relaxed),
+            writable_frames: self.writable.load(Ordering::Relaxed),
             used_bytes: used,
             physical_bytes: physical,
         }

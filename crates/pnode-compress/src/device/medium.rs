@@ -5,8 +5,8 @@ use core::fmt;
 use pnode_core::PageSize;
 use pnode_core::sync::{AtomicU64, Lock, Ordering, RawLock, SpinLock};
 
-use super::Device;
-use crate::cram::{Bound, Medium, ReadError, Resident, TrimFailed, Usage, WriteError};
+use super::{Answer, Device, MAILBOX_DEPTH, Ticket};
+use crate::cram::{Announced, Bound, Medium, ReadError, Resident, TrimFailed, Usage, WriteError};
 
 /// What keeps a device from being overrun. With any one left out, it can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +50,9 @@ impl Safeguards {
 ///
 /// The clock is the caller's: a number that he raises. A reading of the device is taken with each trim, whose answer
 /// carries it, and whenever the caller asks for one with [`DeviceMedium::poll`].
+///
+/// Frames are trimmed in commands of as many as the mailbox takes, as many at a time as it holds. A command that has not
+/// been answered in time is aborted, so that it cannot be carried out when its frames hold other pages already.
 pub struct DeviceMedium<'d, 'm, L: RawLock = SpinLock> {
     device: &'d Lock<Device<'m>, L>,
     bound: &'d Bound,
@@ -58,6 +61,11 @@ pub struct DeviceMedium<'d, 'm, L: RawLock = SpinLock> {
     page: PageSize,
     physical: u64,
     payload: usize,
+    depth: usize,
+    /// How long an answer is waited for.
+    patience: u64,
+    /// Commands that were aborted because no answer came.
+    timed_out: u64,
     /// The last reading, which is all that is known without the bound.
     reading: u64,
     /// When it was taken.
@@ -78,7 +86,8 @@ impl<'d, 'm, L: RawLock> DeviceMedium<'d, 'm, L> {
             let device = device.lock();
             (*device.config(), device.used())
         };
-        let (page, physical, payload) = (config.page, config.physical, config.payload.max(1));
+        let (page, physical) = (config.page, config.physical);
+        let (payload, depth) = (config.mailbox.payload.max(1), config.mailbox.depth.clamp(1, MAILBOX_DEPTH));
         Self {
             device,
             bound,
@@ -87,6 +96,9 @@ impl<'d, 'm, L: RawLock> DeviceMedium<'d, 'm, L> {
             page,
             physical,
             payload,
+            depth,
+            patience: Self::PATIENCE,
+            timed_out: 0,
             reading,
             read_at: clock.load(Ordering::Relaxed),
             dead: 0,
@@ -108,9 +120,30 @@ impl<'d, 'm, L: RawLock> DeviceMedium<'d, 'm, L> {
         self.now().saturating_sub(self.read_at)
     }
 
-    /// Writes to a resident page where it is, which the fence is there to prevent: for experiments without it.
+    /// How long the answer to a command is waited for, unless [`DeviceMedium::waiting`] says otherwise.
+    pub const PATIENCE: u64 = 1000;
+
+    /// The same, waiting up to `units` of time for the answer to a command.
+    pub fn waiting(self, units: u64) -> Self {
+        Self { patience: units, ..self }
+    }
+
+    /// Commands that were aborted because their answer did not come in time.
+    pub fn timed_out(&self) -> u64 {
+        self.timed_out
+    }
+
+    /// A processor's store to a page where it is: to one that is open for writing, or, for experiments without the fence,
+    /// to one that is not.
     pub fn write_in_place(&mut self, page: Resident, contents: &[u8]) {
         self.device.lock().write(page.frame(), contents, self.now());
+    }
+
+    /// Announces the worst case of a page: how well it compresses is known only afterwards, and then only to the device.
+    fn announce(&self) -> Result<Announced<'d>, WriteError> {
+        let bounded = self.safeguards.has(Safeguard::Admission) && self.safeguards.has(Safeguard::Bound);
+        let limit = if bounded { self.physical } else { u64::MAX };
+        self.bound.announce(self.page.bytes() as u64, limit).ok_or(WriteError::Full)
     }
 
     fn now(&self) -> u64 {
@@ -127,19 +160,35 @@ impl<'d, 'm, L: RawLock> DeviceMedium<'d, 'm, L> {
         (self.reading, self.read_at) = (pretended, self.now());
     }
 
-    /// One trim command. Tells whether it was carried out.
+    /// Sends as many commands as the mailbox holds, and waits for their answers. Tells whether all were carried out.
     fn command(&mut self, pages: &[Resident]) -> bool {
-        let now = self.now();
-        let mut answer = None;
+        let (device, start, limit) = (self.device, self.now(), self.now().saturating_add(self.patience));
+        let mut sent = [const { None::<Ticket> }; MAILBOX_DEPTH];
+        let (mut reading, mut failed, mut late) = (None, false, 0);
         self.bound.refresh(|| {
-            let mut device = self.device.lock();
-            answer = device.trim(pages.iter().map(|page| page.frame()), now);
-            answer.unwrap_or(device.used())
+            for (ticket, pages) in sent.iter_mut().zip(pages.chunks(self.payload)) {
+                *ticket = device.lock().send(pages.iter().map(|page| page.frame()), start).ok();
+                failed |= ticket.is_none();
+            }
+            for ticket in sent.into_iter().flatten() {
+                // Not in the head of the match, which would hold the lock through it.
+                let answer = device.lock().answer(ticket, limit);
+                match answer {
+                    Some(Answer::Trimmed { used }) => reading = Some(used),
+                    Some(Answer::Failed) => failed = true,
+                    None => {
+                        device.lock().abort(ticket, limit);
+                        late += 1;
+                    }
+                }
+            }
+            reading.unwrap_or_else(|| device.lock().used())
         });
-        if let Some(used) = answer {
-            (self.reading, self.read_at) = (used, now);
+        self.timed_out += late;
+        if let Some(used) = reading {
+            (self.reading, self.read_at) = (used, start);
         }
-        answer.is_some()
+        !failed && late == 0
     }
 }
 
@@ -150,13 +199,7 @@ impl<L: RawLock> Medium for DeviceMedium<'_, '_, L> {
 
     fn write(&mut self, frame: u32, page: &[u8]) -> Result<(), WriteError> {
         let now = self.now();
-        let limit = if self.safeguards.has(Safeguard::Admission) && self.safeguards.has(Safeguard::Bound) {
-            self.physical
-        } else {
-            u64::MAX
-        };
-        // The worst case: how well the page compresses is known only afterwards, and then only to the device.
-        let announced = self.bound.announce(self.page.bytes() as u64, limit).ok_or(WriteError::Full)?;
+        let announced = self.announce()?;
         let mut device = self.device.lock();
         if !self.safeguards.has(Safeguard::Scrub) {
             // What was dead here is overwritten.
@@ -172,6 +215,15 @@ impl<L: RawLock> Medium for DeviceMedium<'_, '_, L> {
         self.device.lock().read(frame, page).map_err(|_| ReadError::Poisoned)
     }
 
+    fn open(&mut self, _: u32) -> Result<(), WriteError> {
+        // Whatever is written while the page is open comes to no more than a page.
+        self.announce().map(Announced::keep)
+    }
+
+    fn close(&mut self, _: u32) {
+        self.bound.land(self.page.bytes() as u64);
+    }
+
     fn discard(&mut self, frame: u32) {
         if self.safeguards.has(Safeguard::Scrub) {
             let now = self.now();
@@ -184,9 +236,9 @@ impl<L: RawLock> Medium for DeviceMedium<'_, '_, L> {
             self.pretend(pages);
             return Ok(());
         }
-        let payload = self.payload;
+        let most = self.payload.saturating_mul(self.depth);
         // All commands are sent, so that a failure leaves as little as possible to be zeroed.
-        let failed = pages.chunks(payload).filter(|pages| !self.command(pages)).count();
+        let failed = pages.chunks(most).filter(|pages| !self.command(pages)).count();
         if failed == 0 { Ok(()) } else { Err(TrimFailed) }
     }
 

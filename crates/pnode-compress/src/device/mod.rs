@@ -3,9 +3,9 @@
 //! The device seems to have many frames and has memory for some of their contents. It takes every write, for a copy gives
 //! no feedback; a write that it has no memory for is dropped and the frame *poisoned*, and who reads it next takes the
 //! error. That is what devices of this kind do (OCP hyperscale tiered memory expander). A freed page costs memory until
-//! it is overwritten, zeroed or trimmed. There are totals to be asked for, no sizes of single pages; an interrupt when
-//! memory runs low, some time later; a mailbox for trims that takes so many ranges and may fail; and a ring that names
-//! frames which are read often.
+//! it is overwritten, zeroed or trimmed. There are totals to be asked for, no sizes of single pages; interrupts when
+//! memory passes thresholds, some time later; a mailbox for trims with a queue, in which commands take time, fail, hang,
+//! or are carried out without an answer; and a ring that names frames which are read often.
 //!
 //! Sizes are real: the contents are compressed with this crate's fast codec, in units of cache lines or larger. The
 //! model is deterministic, takes its chances from a seed, and gets the time as a value.
@@ -13,15 +13,21 @@
 //! [`DeviceMedium`] is the medium over it, with the safeguards that keep it from being overrun, each of which can be
 //! left out to see it overrun.
 
+mod mailbox;
 mod medium;
+mod threshold;
 
+pub use mailbox::{Answer, MAILBOX_DEPTH, MailboxConfig, SendError, Ticket};
 pub use medium::{DeviceMedium, Safeguard, Safeguards};
+pub use threshold::{Edge, Interrupt, LEVELS, Threshold};
 
 use core::fmt;
 
 use pnode_core::PageSize;
 
 use crate::codec::{self, Codec, Scratch};
+use mailbox::Mailbox;
+use threshold::Alarms;
 
 /// What a device is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +38,14 @@ pub struct DeviceConfig {
     pub page: PageSize,
     /// Compressed contents take whole units of this many bytes: 64 for a cache line.
     pub unit: u32,
-    /// With fewer free bytes than this, the interrupt [`Interrupt::Low`] is raised.
-    pub low: u64,
-    /// With more free bytes than this, [`Interrupt::Recovered`] is raised after a `Low`.
-    pub recovered: u64,
+    /// The thresholds of free memory at which interrupts are raised, by convention the mildest first.
+    pub thresholds: [Option<Threshold>; LEVELS],
     /// How long an interrupt takes to arrive, in the units of the caller's time.
     pub latency: u64,
-    /// Ranges that one trim command takes.
-    pub payload: usize,
-    /// Trim commands that fail, in thousandths.
-    pub failing: u32,
+    /// How much longer it may take, by chance.
+    pub jitter: u64,
+    /// How trim commands fare.
+    pub mailbox: MailboxConfig,
     /// Reads of a frame after which it is named as hot.
     pub hot_after: u32,
     /// What chances are taken from.
@@ -49,17 +53,16 @@ pub struct DeviceConfig {
 }
 
 impl DeviceConfig {
-    /// A device of 4 KiB pages with `physical` bytes, units of 64 bytes, an interrupt at one sixteenth, and no failures.
+    /// A device of 4 KiB pages with `physical` bytes, units of 64 bytes, one threshold at a sixteenth, and no failures.
     pub const fn new(physical: u64) -> Self {
         Self {
             physical,
             page: PageSize::KIB4,
             unit: 64,
-            low: physical / 16,
-            recovered: physical / 8,
+            thresholds: [Some(Threshold { below: physical / 16, above: physical / 8 }), None, None, None],
             latency: 4,
-            payload: 64,
-            failing: 0,
+            jitter: 0,
+            mailbox: MailboxConfig::DEFAULT,
             hot_after: 16,
             seed: 1,
         }
@@ -83,6 +86,8 @@ pub struct DeviceStorage<'m> {
     pub cells: &'m mut [Cell],
     /// Room for the frames that are named as hot.
     pub ring: &'m mut [u32],
+    /// Room for the frames of waiting commands: [`MailboxConfig::words`].
+    pub mailbox: &'m mut [u32],
     /// Working memory of the codec.
     pub scratch: &'m mut Scratch,
     /// Room for one page.
@@ -98,28 +103,21 @@ pub struct DeviceError {
     pub cells: usize,
     /// The length of the page buffer that was lent.
     pub buffer: usize,
+    /// The words of mailbox that were lent.
+    pub mailbox: usize,
 }
 
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { contents, cells, buffer } = self;
+        let Self { contents, cells, buffer, mailbox } = self;
         write!(
             f,
-            "{contents} bytes of contents, {cells} cells, a buffer of {buffer} bytes: lend a page and a cell for each frame, and a page"
+            "{contents} bytes of contents, {cells} cells, a buffer of {buffer} bytes, {mailbox} words of mailbox: lend a page and a cell for each frame, a page, and what the mailbox asks for"
         )
     }
 }
 
 impl core::error::Error for DeviceError {}
-
-/// A message of the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interrupt {
-    /// Memory runs low.
-    Low,
-    /// There is memory again.
-    Recovered,
-}
 
 /// A read that found a frame poisoned: what was written to it was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,8 +141,8 @@ pub struct Device<'m> {
     used: u64,
     overruns: u64,
     chance: u64,
-    alarmed: bool,
-    pending: Option<(Interrupt, u64)>,
+    alarms: Alarms,
+    mailbox: Mailbox,
     hot: usize,
 }
 
@@ -156,13 +154,15 @@ impl<'m> Device<'m> {
     /// [`DeviceError`] if the storage does not fit.
     pub fn new(config: DeviceConfig, storage: DeviceStorage<'m>) -> Result<Self, DeviceError> {
         let (contents, cells, buffer) = (storage.contents.len(), storage.cells.len(), storage.buffer.len());
+        let mailbox = storage.mailbox.len();
         let page = config.page.bytes();
         if cells == 0
             || cells > u32::MAX as usize
             || cells.checked_mul(page) != Some(contents)
             || buffer < page
+            || mailbox < config.mailbox.words()
         {
-            return Err(DeviceError { contents, cells, buffer });
+            return Err(DeviceError { contents, cells, buffer, mailbox });
         }
         storage.contents.fill(0);
         storage.cells.fill(Cell::default());
@@ -172,8 +172,8 @@ impl<'m> Device<'m> {
             used: 0,
             overruns: 0,
             chance: config.seed,
-            alarmed: false,
-            pending: None,
+            alarms: Alarms::default(),
+            mailbox: Mailbox::default(),
             hot: 0,
         })
     }
@@ -201,6 +201,7 @@ impl<'m> Device<'m> {
     /// Writes a page at time `now`. There is no answer: if there is no memory, the next reader hears of it. Frames that
     /// the device does not have take writes and keep nothing.
     pub fn write(&mut self, frame: u32, page: &[u8], now: u64) {
+        self.run(now);
         let bytes = self.config.page.bytes();
         let Some(cell) = self.storage.cells.get_mut(frame as usize) else { return };
         let Some(page) = page.get(..bytes) else { return };
@@ -224,7 +225,7 @@ impl<'m> Device<'m> {
         self.watch(now);
     }
 
-    /// Reads a frame.
+    /// Reads a frame, as it is after the last call that told the time.
     ///
     /// # Errors
     ///
@@ -254,6 +255,11 @@ impl<'m> Device<'m> {
 
     /// Overwrites a frame with zeroes.
     pub fn zero(&mut self, frame: u32, now: u64) {
+        self.run(now);
+        self.clear(frame, now);
+    }
+
+    fn clear(&mut self, frame: u32, now: u64) {
         let bytes = self.config.page.bytes();
         let Some(cell) = self.storage.cells.get_mut(frame as usize) else { return };
         self.used -= u64::from(cell.size);
@@ -263,24 +269,10 @@ impl<'m> Device<'m> {
         self.watch(now);
     }
 
-    /// Carries out a trim command: each of `frames` becomes zeroes. Returns the bytes in use afterwards, which the device
-    /// sends with its answer; `None` if the command failed, and then nothing was trimmed.
-    pub fn trim(&mut self, frames: impl ExactSizeIterator<Item = u32>, now: u64) -> Option<u64> {
-        if frames.len() > self.config.payload || self.draw() % 1000 < self.config.failing.into() {
-            return None;
-        }
-        frames.for_each(|frame| self.zero(frame, now));
-        Some(self.used)
-    }
-
-    /// The interrupt that has arrived by `now`, if there is one.
+    /// The interrupt that has arrived by `now`, if there is one: of several the one that arrived first.
     pub fn interrupt(&mut self, now: u64) -> Option<Interrupt> {
-        let (interrupt, due) = self.pending?;
-        if due > now {
-            return None;
-        }
-        self.pending = None;
-        Some(interrupt)
+        self.run(now);
+        self.alarms.arrived(now)
     }
 
     /// A frame that is read often, if one was named since the last call.
@@ -290,14 +282,12 @@ impl<'m> Device<'m> {
     }
 
     fn watch(&mut self, now: u64) {
-        let free = self.config.physical - self.used;
-        let raised = match self.alarmed {
-            false if free < self.config.low => Interrupt::Low,
-            true if free > self.config.recovered => Interrupt::Recovered,
-            _ => return,
-        };
-        self.alarmed = raised == Interrupt::Low;
-        self.pending = Some((raised, now.saturating_add(self.config.latency)));
+        let DeviceConfig { physical, thresholds, latency, jitter, .. } = self.config;
+        let mut alarms = self.alarms;
+        alarms.watch(&thresholds, physical - self.used, now, || {
+            latency.saturating_add(self.draw() % jitter.saturating_add(1))
+        });
+        self.alarms = alarms;
     }
 
     /// SplitMix64.

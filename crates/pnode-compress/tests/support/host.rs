@@ -4,11 +4,12 @@
 
 use pnode_compress::codec::Scratch;
 use pnode_compress::cram::{
-    Balloon, BalloonStep, Bound, Copied, Cram, Curve, DemoteError, FaultError, Handler, Medium, Phase,
-    Pressure, RateLimit, ReadError, Resident, Retry, TrimFailed, Usage, WriteError,
+    Balloon, BalloonStep, Bound, Copied, Cram, Curve, DemoteError, FaultError, Handler, Medium, OpenError,
+    Phase, Pressure, RateLimit, ReadError, Resident, Retry, TrimFailed, Usage, WriteError,
 };
 use pnode_compress::device::{
-    Cell, Device, DeviceConfig, DeviceMedium, DeviceStorage, Interrupt, Safeguard, Safeguards,
+    Cell, Device, DeviceConfig, DeviceMedium, DeviceStorage, Edge, Interrupt, LEVELS, MailboxConfig,
+    Safeguard, Safeguards, Threshold,
 };
 use pnode_core::PageSize;
 use pnode_core::sync::{AtomicU64, Lock, Ordering, SpinLock};
@@ -38,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) events: u64,
     pub(crate) load: Load,
     pub(crate) safeguards: Safeguards,
+    /// Resident pages that may be open for writing where they are.
+    pub(crate) writable: u64,
     /// Of each step that can fail, how many do, in thousandths: writes to the device, before and after they were made,
     /// reads, trims, and promotions that find no memory.
     pub(crate) faults: u32,
@@ -49,6 +52,7 @@ pub(crate) struct Memory {
     contents: Vec<u8>,
     cells: Vec<Cell>,
     ring: Vec<u32>,
+    mailbox: Vec<u32>,
     scratch: Box<Scratch>,
     buffer: Vec<u8>,
     words: Vec<AtomicU64>,
@@ -62,11 +66,25 @@ impl Memory {
             contents: vec![0; frames * PAGE],
             cells: vec![Cell::default(); frames],
             ring: vec![0; 64],
+            mailbox: vec![0; mailbox(plan.faults).words()],
             scratch: Box::new(Scratch::new()),
             buffer: vec![0; PAGE],
             words: (0..Cram::words(plan.advertised)).map(|_| AtomicU64::new(0)).collect(),
             deferred: vec![Resident::NOBODY; 32],
         }
+    }
+}
+
+/// Batches of 16, of which the queue holds three; of each kind of failure there is a third of the faults.
+fn mailbox(faults: u32) -> MailboxConfig {
+    MailboxConfig {
+        payload: 16,
+        depth: 3,
+        command_time: 5,
+        frame_time: 1,
+        failing: faults / 3,
+        silent: faults / 3,
+        hanging: faults / 3,
     }
 }
 
@@ -76,6 +94,8 @@ enum Place {
     Nowhere,
     Ordinary(Vec<u8>),
     Compressed(Resident),
+    /// In the device, and mapped writable.
+    Open(Resident),
     Swap(Vec<u8>),
     /// The device has lost it.
     Lost,
@@ -106,6 +126,14 @@ pub(crate) struct Outcome {
     pub(crate) retried: u64,
     pub(crate) trimmed: u64,
     pub(crate) zeroed: u64,
+    /// Pages that were opened, written where they are, and closed; and those for which there was no budget.
+    pub(crate) opened: u64,
+    pub(crate) in_place: u64,
+    pub(crate) fenced: u64,
+    pub(crate) over_budget: u64,
+    /// Trim commands that were aborted because no answer came.
+    pub(crate) timed_out: u64,
+    pub(crate) interrupts: u64,
     pub(crate) poisoned: u64,
     pub(crate) overruns: u64,
     pub(crate) verified: u64,
@@ -141,12 +169,12 @@ impl Chance {
 /// sample now and then.
 pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn FnMut(&Sample)) -> Outcome {
     let config = DeviceConfig {
-        low: plan.physical / 64,
-        recovered: plan.physical / 16,
+        thresholds: [8, 16, 32, 64]
+            .map(|part| Some(Threshold { below: plan.physical / part, above: plan.physical / part * 3 / 2 })),
         // A control path so slow that nobody should rely on it.
-        latency: 2000,
-        payload: 16,
-        failing: plan.faults,
+        latency: 1000,
+        jitter: 2000,
+        mailbox: mailbox(plan.faults),
         seed: plan.seed,
         ..DeviceConfig::new(plan.physical)
     };
@@ -154,6 +182,7 @@ pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn
         contents: &mut memory.contents,
         cells: &mut memory.cells,
         ring: &mut memory.ring,
+        mailbox: &mut memory.mailbox,
         scratch: &mut memory.scratch,
         buffer: &mut memory.buffer,
     };
@@ -165,7 +194,8 @@ pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn
         Curve::new(999, 1000, 1000).expect("rising marks")
     };
     let cram = Cram::new(plan.advertised, curve, &mut memory.words).expect("there are words for each frame");
-    let medium = DeviceMedium::new(&device, &bound, &clock, plan.safeguards);
+    cram.set_writable_budget(plan.writable);
+    let medium = DeviceMedium::new(&device, &bound, &clock, plan.safeguards).waiting(100);
     let medium =
         Faulty { inner: medium, chance: Chance(plan.seed ^ 0xfa17), permille: plan.faults, failed: 0 };
     let handler = cram.deferring(medium, &mut memory.deferred);
@@ -178,6 +208,7 @@ pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn
         ordinary: 0,
         cold: 0,
         unused: 0,
+        low: [false; LEVELS],
         frame: vec![0; PAGE],
         handler,
         outcome: Outcome::default(),
@@ -205,7 +236,11 @@ pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn
     let mut outcome = std::mem::take(&mut host.outcome);
     outcome.unscrubbed =
         (stats.promoted + stats.freed + host.unused) as i64 - (stats.trimmed + stats.zeroed) as i64;
-    outcome.injected = host.handler.medium().failed;
+    outcome.injected = host.handler.medium().failed + host.handler.medium().inner.timed_out();
+    outcome.timed_out = host.handler.medium().inner.timed_out();
+    if cram.writables().count() > 0 || cram.capacity(host.handler.medium()).writable_frames > 0 {
+        outcome.wrong.push("a fence was left open".into());
+    }
     drop(host);
     outcome.left_over = device.lock().used();
     outcome.overruns = device.lock().overruns();
@@ -216,6 +251,9 @@ pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn
     outcome.retried = stats.retried;
     outcome.trimmed = stats.trimmed;
     outcome.zeroed = stats.zeroed;
+    outcome.opened = stats.opened;
+    outcome.fenced = stats.fenced;
+    outcome.over_budget = stats.over_budget;
     outcome
 }
 
@@ -259,6 +297,14 @@ impl<M: Medium> Medium for Faulty<M> {
         self.inner.discard(frame);
     }
 
+    fn open(&mut self, frame: u32) -> Result<(), WriteError> {
+        if self.fails() { Err(WriteError::Full) } else { self.inner.open(frame) }
+    }
+
+    fn close(&mut self, frame: u32) {
+        self.inner.close(frame);
+    }
+
     fn trim(&mut self, pages: &[Resident]) -> Result<(), TrimFailed> {
         self.inner.trim(pages)?;
         // Carried out, and the answer was lost.
@@ -282,6 +328,8 @@ struct Host<'h> {
     cold: usize,
     /// Frames that were taken for a page that the device then had no room for.
     unused: u64,
+    /// The thresholds that the device was last heard to be below.
+    low: [bool; LEVELS],
     frame: Vec<u8>,
     handler: DeviceHandler<'h>,
     outcome: Outcome,
@@ -330,7 +378,8 @@ impl Host<'_> {
 
     fn lose(&mut self, page: usize) {
         self.outcome.poisoned += 1;
-        if let Place::Compressed(resident) = std::mem::replace(&mut self.pages[page], Place::Lost) {
+        let was = std::mem::replace(&mut self.pages[page], Place::Lost);
+        if let Place::Compressed(resident) | Place::Open(resident) = was {
             // The process is told, and its page freed.
             if let Err(error) = self.handler.free(resident) {
                 self.wrong(format_args!("freeing a lost page: {error}"));
@@ -340,13 +389,15 @@ impl Host<'_> {
 
     fn read(&mut self, page: usize) {
         match &self.pages[page] {
-            Place::Compressed(resident) => match self.handler.read(*resident, &mut self.frame) {
-                Ok(()) => self.check(page),
-                Err(FaultError::Poisoned) => self.lose(page),
-                // The access is made again some time.
-                Err(FaultError::Retry(Retry::Busy)) if self.plan.faults > 0 => {}
-                Err(error) => self.wrong(error),
-            },
+            Place::Compressed(resident) | Place::Open(resident) => {
+                match self.handler.read(*resident, &mut self.frame) {
+                    Ok(()) => self.check(page),
+                    Err(FaultError::Poisoned) => self.lose(page),
+                    // The access is made again some time.
+                    Err(FaultError::Retry(Retry::Busy)) if self.plan.faults > 0 => {}
+                    Err(error) => self.wrong(error),
+                }
+            }
             Place::Swap(_) => self.swap_in(page),
             Place::Ordinary(bytes) => {
                 if *bytes != self.truth[page] {
@@ -365,7 +416,15 @@ impl Host<'_> {
                 self.truth[page] = contents;
                 return;
             }
-            self.promote(page, resident);
+            if self.plan.writable == 0 || !self.open(page, resident) {
+                self.promote(page, resident);
+            }
+        }
+        if let Place::Open(resident) = self.pages[page] {
+            self.handler.medium().inner.write_in_place(resident, &contents);
+            self.outcome.in_place += 1;
+            self.truth[page] = contents;
+            return;
         }
         if matches!(self.pages[page], Place::Swap(_)) {
             self.swap_in(page);
@@ -380,6 +439,35 @@ impl Host<'_> {
             _ => return,
         }
         self.truth[page] = contents;
+    }
+
+    /// Opens a resident page for writing, at the cost of the coldest open one if the budget is used up. Tells whether it is.
+    fn open(&mut self, page: usize, resident: Resident) -> bool {
+        let mut opened = self.handler.open(resident);
+        if matches!(opened, Err(OpenError::OverBudget { .. })) && self.chance.below(2) == 0 {
+            let chance = &mut self.chance;
+            if let Some(coldest) = self.handler.shared().coldest_writable(|_| chance.below(3) == 0) {
+                self.close(coldest);
+            }
+            opened = self.handler.open(resident);
+        }
+        match opened {
+            Ok(()) => self.pages[page] = Place::Open(resident),
+            Err(OpenError::OverBudget { .. } | OpenError::Pressure { .. } | OpenError::Full) => {}
+            Err(OpenError::NotOpen { .. }) if self.plan.faults > 0 => {}
+            Err(error) => self.wrong(error),
+        }
+        opened.is_ok()
+    }
+
+    /// Maps an open page read-only.
+    fn close(&mut self, resident: Resident) {
+        let page = self.pages.iter().position(|place| matches!(place, Place::Open(at) if *at == resident));
+        let Some(page) = page else { return self.wrong("a page is open that nobody has opened") };
+        self.pages[page] = Place::Compressed(resident);
+        if let Err(error) = self.handler.fence(resident) {
+            self.wrong(error);
+        }
     }
 
     /// Promotes a resident page, if there is memory.
@@ -406,7 +494,7 @@ impl Host<'_> {
     fn free(&mut self, page: usize) {
         match std::mem::replace(&mut self.pages[page], Place::Nowhere) {
             Place::Ordinary(_) => self.ordinary -= 1,
-            Place::Compressed(resident) => {
+            Place::Compressed(resident) | Place::Open(resident) => {
                 if let Err(error) = self.handler.free(resident) {
                     self.wrong(error);
                 }
@@ -463,10 +551,13 @@ impl Host<'_> {
             let mut device = device.lock();
             (device.interrupt(event), if event % 64 == 0 { device.hot() } else { None })
         };
-        match interrupt {
-            Some(Interrupt::Low) => self.handler.shared().set_pressure(Pressure::FULL),
-            Some(Interrupt::Recovered) => self.handler.shared().set_pressure(Pressure::IDLE),
-            None => {}
+        if let Some(Interrupt { level, edge }) = interrupt {
+            // The lower the threshold that was passed, the harder the node is pressed.
+            self.low[level] = edge == Edge::Falling;
+            let pressures = [200, 500, 999, 1000];
+            let pressure = pressures.iter().zip(self.low).filter(|(_, low)| *low).map(|(p, _)| *p).max();
+            self.handler.shared().set_pressure(Pressure::new(pressure.unwrap_or(0)));
+            self.outcome.interrupts += 1;
         }
         if event % 500 == 0 && self.handler.shared().pressure().permille() > 500 {
             (0..4).for_each(|_| self.evict());
@@ -492,19 +583,37 @@ impl Host<'_> {
         if event % 1000 == 0 {
             self.mind_the_balloon(event);
         }
+        if self.plan.writable > 0 && event % 3000 == 0 {
+            // The administrator turns the dial; what is open beyond it is closed.
+            let budget = self.chance.below(self.plan.writable + 1);
+            self.handler.shared().set_writable_budget(budget);
+            while self.handler.shared().over_budget() > 0 {
+                let Some(page) = self.handler.shared().coldest_writable(|_| false) else {
+                    return self.wrong("more pages are open than there are");
+                };
+                self.close(page);
+            }
+        }
     }
 
     /// Takes one page out of the device into swap.
     fn evict(&mut self) {
         let start = self.chance.below(self.plan.pages as u64) as usize;
         let pages = self.plan.pages;
-        let found =
-            (0..pages).map(|i| (start + i) % pages).find(|&i| matches!(self.pages[i], Place::Compressed(_)));
+        let found = (0..pages)
+            .map(|i| (start + i) % pages)
+            .find(|&i| matches!(self.pages[i], Place::Compressed(_) | Place::Open(_)));
         let Some(page) = found else { return };
         self.take_out(page);
     }
 
     fn take_out(&mut self, page: usize) {
+        if let Place::Open(resident) = self.pages[page] {
+            if self.handler.write_fault(resident).is_ok() {
+                self.wrong("an open page was promoted");
+            }
+            self.close(resident);
+        }
         let Place::Compressed(resident) = self.pages[page] else { return };
         let taken = self.handler.write_fault(resident);
         let taken = taken.and_then(|promotion| promotion.copy_to(&mut self.frame)).map(Copied::finish);
