@@ -12,7 +12,8 @@
 #   loom      the models of every atomic protocol
 #   docs      rustdoc, warnings are errors
 #   examples  every example, with its own checks
-#   bench     every bench in smoke mode, and the instruction counts of the gate and of the hot paths against their limits
+#   bench     every bench in smoke mode, and the instruction counts of the gate, the hot paths and the harness against
+#             their limits
 #   fuzz      every fuzz target, built and run for a few seconds (FUZZ_SECONDS, default 5)
 #   module    pnode.ko built and booted in a stock kernel, with its self-test
 #
@@ -122,7 +123,7 @@ job_bench() {
   cargo bench --quiet -- --test || return 1
   # Instruction counts do not depend on the load, so their limits are checked here.
   need valgrind valgrind || return 0
-  cargo bench --quiet --bench gate && cargo bench --quiet --bench hot
+  cargo bench --quiet --bench gate && cargo bench --quiet --bench hot && cargo bench --quiet --bench harness
 }
 
 job_fuzz() {

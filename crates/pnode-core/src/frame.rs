@@ -147,6 +147,11 @@ impl core::error::Error for FrameError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FreeError {
+    /// The token is of another registry, which alone takes it back.
+    Foreign {
+        /// The first frame of the block.
+        pfn: Pfn,
+    },
     /// Some of the block's frames are none of this source's.
     OutOfZone {
         /// The first frame of the block.
@@ -192,7 +197,8 @@ impl FreeError {
     /// The frame that was to be freed.
     pub const fn pfn(self) -> Pfn {
         match self {
-            Self::OutOfZone { pfn }
+            Self::Foreign { pfn }
+            | Self::OutOfZone { pfn }
             | Self::Misaligned { pfn, .. }
             | Self::Hole { pfn }
             | Self::Offline { pfn }
@@ -206,6 +212,9 @@ impl FreeError {
 impl fmt::Display for FreeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Foreign { pfn } => {
+                write!(f, "{pfn:?} was handed out by another registry; give it back there")
+            }
             Self::OutOfZone { pfn } => write!(f, "{pfn:?} is outside this zone; free it where it came from"),
             Self::Misaligned { pfn, order } => write!(f, "{pfn:?} is no start of a block of order {order}"),
             Self::Hole { pfn } => write!(f, "{pfn:?} lies in a hole of the zone"),

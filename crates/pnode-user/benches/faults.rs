@@ -1,4 +1,5 @@
-//! What a fault costs, what populating in bulk costs, and what the harness adds to an allocator that runs in it.
+//! What a fault costs and what populating in bulk costs. What a machine adds to an allocator: `benches/harness.rs` of the
+//! workspace.
 //!
 //! `cargo bench -p pnode-user --bench faults`. Each figure is the median over rounds of one run, in processor time of
 //! the thread where one thread does all the work and in wall time for the backend with a thread of its own; only the
@@ -10,8 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use pnode_buddy::Zone;
-use pnode_core::{BoxedStorage, Distances, FrameRange, MemoryClass, NodeId, Nodes, PageSize, Pfn, Request};
+use pnode_core::PageSize;
 use pnode_user::backing::Backing;
 use pnode_user::fault::{Access, Backend, BackendKind, Choice, FaultError, Pager, Protection, View, attach};
 use pnode_user::{Machine, NodeSpec};
@@ -207,7 +207,6 @@ fn main() {
         sheet.line(&name, clock, Touch::InOrder, || machine_round(&around, pages, Touch::InOrder));
     }
     populate(timed);
-    allocator(timed);
 }
 
 /// Bulk populate beside writing to as much fresh anonymous memory: 1 GiB, or a little to see that it works.
@@ -240,42 +239,4 @@ fn memset_round(pages: usize) -> f64 {
     let cost = Clock::Thread.time(|| memory.resize(pages * PAGE, 1));
     assert_eq!(black_box(memory).last(), Some(&1));
     cost
-}
-
-/// What a machine adds to an allocator that is used through it: pairs of alloc and free, over a few blocks that are held,
-/// through a registry on its own and through a machine's.
-fn allocator(timed: bool) {
-    const HELD: usize = 64;
-    let (pairs, rounds) = if timed { (2_000_000, 9) } else { (1000, 1) };
-    println!("\nalloc and free of a frame, {pairs} pairs, median of {rounds}");
-    println!("{:<58} {:>10} {:>10} {:>8}", "", "a pair", "bare", "ratio");
-    let sheet = Sheet { pages: pairs, rounds };
-    let storage = &mut BoxedStorage::new(1, 1).unwrap();
-    let zone = Zone::boxed(FrameRange::new(Pfn::new(0), 65_536).unwrap(), &[]).unwrap();
-    let nodes: Nodes<'_, Zone<'_>> = Nodes::new(storage.slots(), Distances::uniform(1).unwrap()).unwrap();
-    nodes.ordinary(NodeId::new(0).unwrap(), MemoryClass::DRAM).unwrap().online(&zone).unwrap();
-    let machine = Machine::builder().node(NodeSpec::ordinary(65_536)).faults(Choice::Signal).build().unwrap();
-    let bare = || {
-        Clock::Thread.time(|| {
-            let mut held: [_; HELD] = core::array::from_fn(|_| Some(nodes.alloc(Request::page()).unwrap()));
-            for pair in 0..pairs {
-                let frame = nodes.alloc(black_box(Request::page())).unwrap();
-                let old = held[pair * 7 % HELD].replace(frame);
-                nodes.free(old.unwrap()).unwrap();
-            }
-            held.into_iter().flatten().for_each(|frame| nodes.free(frame).unwrap());
-        })
-    };
-    let through = || {
-        Clock::Thread.time(|| {
-            let mut held: [_; HELD] = core::array::from_fn(|_| Some(machine.alloc(Request::page()).unwrap()));
-            for pair in 0..pairs {
-                let frame = machine.alloc(black_box(Request::page())).unwrap();
-                let old = held[pair * 7 % HELD].replace(frame);
-                machine.free(old.unwrap()).unwrap();
-            }
-            held.into_iter().flatten().for_each(|frame| machine.free(frame).unwrap());
-        })
-    };
-    sheet.beside("through a machine", bare, through);
 }

@@ -335,7 +335,7 @@ fn a_frame_of_another_machine_opens_nothing() {
         let pfn = foreign.pfn();
         let mut bytes = [0; 4];
         assert!(!machine.read(&foreign, 0, &mut bytes) && !machine.write(&foreign, 0, &[9; 4]));
-        assert_eq!(machine.free(foreign), Err(FreeError::NotAllocated { pfn }));
+        assert_eq!(machine.free(foreign), Err(FreeError::Foreign { pfn }));
     }
     (0..8).for_each(|page| assert_eq!(read_page(&memory, page), [page as u8; PAGE]));
     machine.audit().unwrap();

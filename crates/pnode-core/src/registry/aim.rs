@@ -78,7 +78,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     /// [`AdoptError::NoZone`] if no zone has the frame.
     pub fn adopt(&self, pfn: Pfn, order: Order) -> Result<Frame, AdoptError> {
         let (zone, node) = self.zone_of(pfn).ok_or(AdoptError::NoZone { pfn })?;
-        Ok(Frame { pfn, order, node, zone, contents: Contents::Any })
+        Ok(Frame { pfn, order, node, zone, contents: Contents::Any, mark: self.mark })
     }
 
     /// The node that `pfn` is on, or `None` if no zone has it.
@@ -116,7 +116,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     #[inline]
     pub(crate) fn adopt_on(&self, node: NodeId, pfn: Pfn, order: Order) -> Result<Frame, AdoptError> {
         let (zone, _) = self.zone_on(node, pfn).ok_or(AdoptError::NoZone { pfn })?;
-        Ok(Frame { pfn, order, node, zone, contents: Contents::Any })
+        Ok(Frame { pfn, order, node, zone, contents: Contents::Any, mark: self.mark })
     }
 
     /// The source of the zone of `node` that has `pfn`.

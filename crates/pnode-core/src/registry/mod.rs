@@ -43,6 +43,7 @@ use crate::frame::FrameZone;
 use crate::node::{Features, NodeId, NodeMask, NodeState, Stamp};
 use crate::sync::{AtomicU32, AtomicU64, Lock, Ordering, RawLock, SpinLock};
 use storage::{NodeSlot as Slot, doors};
+use token::Mark;
 
 /// All nodes of a machine: the gate between requests and frames.
 ///
@@ -80,6 +81,7 @@ pub struct Nodes<'m, Z: FrameZone, L: RawLock = SpinLock> {
     zones: &'m [ZoneSlot<'m, Z>],
     lists: &'m [ListSlot],
     distances: Distances<'m>,
+    mark: Mark,
     /// How often the zonelists were rebuilt; its lowest bit says which copy is current.
     epoch: AtomicU32,
     /// How many registrations there were; changed under the lock.
@@ -113,7 +115,10 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     /// As [`Nodes::new`].
     pub fn with_lock(slots: Slots<'m, Z>, distances: Distances<'m>) -> Result<Self, StorageError> {
         slots.check(distances.nodes())?;
+        // While a registry lives nobody else has its slots, and there is at least one.
+        let mark = Mark(slots.nodes.as_ptr().addr() as u64);
         Ok(Self {
+            mark,
             nodes: slots.nodes,
             zones: slots.zones,
             lists: slots.lists,
@@ -122,6 +127,17 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             births: AtomicU64::new(0),
             admin: Lock::new(Admin { records: slots.records, scratch: slots.scratch }),
         })
+    }
+
+    /// The same registry, its blocks told from those of others by `mark`.
+    ///
+    /// By default they are told by the address of the slots, which no two registries share that live at the same time. A
+    /// host that keeps blocks of a registry which is gone, and makes another one on the same memory, gives each of them a
+    /// number of its own, before the first block is handed out: [`Nodes::free`] takes those blocks only that have it.
+    #[must_use]
+    pub fn marked(mut self, mark: u64) -> Self {
+        self.mark = Mark(mark);
+        self
     }
 
     /// How many node ids the registry has slots for: ids from 0.

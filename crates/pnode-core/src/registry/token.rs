@@ -11,7 +11,9 @@ use crate::request::Contents;
 /// It has no destructor and holds no reference; a block that is forgotten stays in use. A driver that writes the frame
 /// number into a device's table keeps the number by [`Frame::into_raw`] and gets the token back by
 /// [`Nodes::adopt`](crate::Nodes::adopt).
-#[derive(Debug, PartialEq, Eq)]
+///
+/// Only the registry that handed it out takes it back; see [`Nodes::issued`](crate::Nodes::issued).
+#[derive(PartialEq, Eq)]
 #[must_use = "a block that is dropped stays in use; give it back with `Nodes::free`"]
 pub struct Frame {
     pub(super) pfn: Pfn,
@@ -19,7 +21,12 @@ pub struct Frame {
     pub(super) node: NodeId,
     pub(super) zone: u16,
     pub(super) contents: Contents,
+    pub(super) mark: Mark,
 }
+
+/// What tells the blocks of one registry from those of any other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark(pub(super) u64);
 
 impl Frame {
     /// The first frame, aligned to the order.
@@ -50,6 +57,20 @@ impl Frame {
     #[inline]
     pub const fn into_raw(self) -> (Pfn, Order) {
         (self.pfn, self.order)
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the mark: it is an address as a rule, and says nothing to a reader.
+        let Self { pfn, order, node, zone, contents, .. } = self;
+        f.debug_struct("Frame")
+            .field("pfn", pfn)
+            .field("order", order)
+            .field("node", node)
+            .field("zone", zone)
+            .field("contents", contents)
+            .finish()
     }
 }
 

@@ -116,11 +116,21 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
     ///
     /// # Errors
     ///
-    /// [`FreeError`] only for a token adopted from a number that was not handed out so; nothing has changed then.
+    /// [`FreeError`] only for a token adopted from a number that was not handed out so, and [`FreeError::Foreign`] for one
+    /// of another registry; nothing has changed then.
     #[inline]
     pub fn free(&self, frame: Frame) -> Result<(), FreeError> {
+        if !self.issued(&frame) {
+            return Err(FreeError::Foreign { pfn: frame.pfn });
+        }
         let zone = self.zones.get(usize::from(frame.zone)).and_then(|slot| slot.source.get());
         zone.ok_or(FreeError::OutOfZone { pfn: frame.pfn })?.free(frame.pfn, frame.order)
+    }
+
+    /// Whether the token is of this registry: handed out or adopted here. See [`Nodes::marked`].
+    #[inline]
+    pub fn issued(&self, frame: &Frame) -> bool {
+        frame.mark == self.mark
     }
 
     /// Tries the first zone of the fallback list of `from`.
@@ -283,7 +293,7 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             give_back(source, pfn, order);
             return Err(Missed::PASSED);
         }
-        Ok(Frame { pfn, order, node, zone, contents: request.contents() })
+        Ok(Frame { pfn, order, node, zone, contents: request.contents(), mark: self.mark })
     }
 
     /// Why an ordinary walk found nothing.

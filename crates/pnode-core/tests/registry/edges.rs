@@ -5,10 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pnode_core::registry::{ListSlot, NodeRecord, NodeSlot, Slots, ZoneSlot};
 use pnode_core::{
-    AllocError, Cpus, DistanceError, Distances, Features, FrameError, FrameRange, FrameSource, FrameZone,
-    FreeError, MemoryClass, MigrateType, NodeId, NodeIdTooLarge, NodeMask, NodeOps, Nodes, Order, Owner, Pfn,
-    Private, Reason, RegisterError, Request, Service, ServiceError, Storage, StorageError, UnregisterError,
-    WordZone,
+    AllocError, Cpus, DistanceError, Distances, Features, Frame, FrameError, FrameRange, FrameSource,
+    FrameZone, FreeError, MemoryClass, MigrateType, NodeId, NodeIdTooLarge, NodeMask, NodeOps, Nodes, Order,
+    Owner, Pfn, Private, Reason, RegisterError, Request, Service, ServiceError, Storage, StorageError,
+    UnregisterError, WordZone,
 };
 
 use super::step::id;
@@ -148,8 +148,8 @@ fn equally_far_nodes_serve_in_a_ring() {
 
 /// The nodes that serve, one after the other, until nobody does.
 fn served(
-    mut alloc: impl FnMut() -> Result<pnode_core::Frame, AllocError>,
-    free: impl Fn(pnode_core::Frame),
+    mut alloc: impl FnMut() -> Result<Frame, AllocError>,
+    free: impl Fn(Frame),
 ) -> (Vec<NodeId>, AllocError) {
     let mut frames = Vec::new();
     let error = loop {
@@ -158,7 +158,7 @@ fn served(
             Err(error) => break error,
         }
     };
-    let nodes = frames.iter().map(pnode_core::Frame::node).collect();
+    let nodes = frames.iter().map(Frame::node).collect();
     frames.into_iter().for_each(free);
     (nodes, error)
 }
@@ -417,4 +417,48 @@ fn a_block_is_had_by_its_frame_only_where_a_search_might_find_it() {
     assert_eq!(nodes.alloc_at(Pfn::new(0), Request::page()), nothing(Order::ZERO));
     owner.drain().unwrap();
     assert_eq!(grant.alloc_at(Pfn::new(16), Request::page()), nothing(Order::ZERO));
+}
+
+#[test]
+fn a_block_goes_back_to_the_registry_that_handed_it_out() {
+    let zones = [zone(0, 4), zone(0, 4)];
+    let mut storage = [(); 2].map(|()| Storage::<WordZone, 1, 1>::new());
+    let [mine, other] = &mut storage;
+    let [mine, other] = [mine, other].map(|storage| {
+        let nodes: Nodes<'_, WordZone> = Nodes::new(storage.slots(), Distances::uniform(1).unwrap()).unwrap();
+        nodes
+    });
+    mine.ordinary(id(0), MemoryClass::DRAM).unwrap().online(&zones[0]).unwrap();
+    other.ordinary(id(0), MemoryClass::DRAM).unwrap().online(&zones[1]).unwrap();
+    // Both have handed out the frame of the same number, from the node of the same number.
+    let [frame, foreign] = [&mine, &other].map(|nodes| nodes.alloc(Request::page()).unwrap());
+    assert_eq!((frame.pfn(), frame.node()), (foreign.pfn(), foreign.node()));
+    assert!(mine.issued(&frame) && !mine.issued(&foreign));
+    let pfn = foreign.pfn();
+    assert_eq!(mine.free(foreign), Err(FreeError::Foreign { pfn }));
+    assert_eq!(zones.each_ref().map(|zone| zone.used_frames()), [1, 1]);
+    // Whoever has the number only says which registry it is of.
+    other.free(other.adopt(pfn, Order::ZERO).unwrap()).unwrap();
+    mine.free(frame).unwrap();
+    assert_eq!(zones.each_ref().map(|zone| zone.used_frames()), [0, 0]);
+}
+
+#[test]
+fn registries_that_follow_one_another_on_the_same_memory_are_told_apart_by_their_marks() {
+    let zones = [zone(0, 4), zone(0, 4)];
+    let mut kept = None;
+    let mut life = |zone: &WordZone, mark| {
+        let mut storage = Storage::<WordZone, 1, 1>::new();
+        let nodes: Nodes<'_, WordZone> = Nodes::new(storage.slots(), Distances::uniform(1).unwrap()).unwrap();
+        let nodes = nodes.marked(mark);
+        nodes.ordinary(id(0), MemoryClass::DRAM).unwrap().online(zone).unwrap();
+        let frame = nodes.alloc(Request::page()).unwrap();
+        if let Some(old) = kept.replace(frame) {
+            let pfn = Frame::pfn(&old);
+            assert!(!nodes.issued(&old));
+            assert_eq!(nodes.free(old), Err(FreeError::Foreign { pfn }));
+        }
+    };
+    life(&zones[0], 1);
+    life(&zones[1], 2);
 }

@@ -10,8 +10,7 @@
 //! | `region` | their page tables: serving faults, moving pages |
 //! | `common`, `object` | pages that several page tables hold: of a fork; of shared memory and files |
 //! | `swap` | the swap file |
-//! | `lent` | which frames callers hold |
-//! | `frames`, `around` | where the frame of a page comes from; bringing several pages at once |
+//! //! | `frames`, `around` | where the frame of a page comes from; bringing several pages at once |
 //! | `reclaim` | demotion and promotion, by hand and when memory runs out |
 //! | `heap` | heaps on a node |
 //! | `background` | keeping memory free and promoting hot pages, by hand or by a thread |
@@ -30,7 +29,6 @@ mod counters;
 mod frames;
 mod heap;
 mod inject;
-mod lent;
 mod mapping;
 mod object;
 mod picture;
@@ -46,6 +44,8 @@ mod watch;
 mod zone;
 
 use core::fmt;
+use core::hash::{BuildHasher, Hasher};
+use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pnode_core::policy::{FaultCounters, FaultCounts};
@@ -199,19 +199,18 @@ impl Machine {
     /// # Errors
     ///
     /// [`AllocError`], by [`Nodes::alloc`].
+    #[inline]
     pub fn alloc(&self, request: Request<'_>) -> Result<Frame, AllocError> {
-        self.shared.lend(|| self.shared.nodes.alloc(request))
+        self.shared.nodes.alloc(request).inspect_err(|error| self.shared.note_shortage(error))
     }
 
     /// Gives a block back.
     ///
     /// # Errors
     ///
-    /// [`FreeError`], by [`Nodes::free`]; [`FreeError::NotAllocated`] for a block that this machine has not handed out.
+    /// [`FreeError`], by [`Nodes::free`]; [`FreeError::Foreign`] for a block that this machine has not handed out.
+    #[inline]
     pub fn free(&self, frame: Frame) -> Result<(), FreeError> {
-        if !self.shared.site(frame.node()).is_some_and(|site| site.lent.take_back(&frame)) {
-            return Err(FreeError::NotAllocated { pfn: frame.pfn() });
-        }
         self.shared.nodes.free(frame)
     }
 
@@ -328,8 +327,9 @@ impl MachineGrant<'_> {
     /// # Errors
     ///
     /// [`AllocError`], by [`Grant::alloc`].
+    #[inline]
     pub fn alloc(&self, request: Request<'_>) -> Result<Frame, AllocError> {
-        self.machine.shared.lend(|| self.grant.alloc(request))
+        self.grant.alloc(request).inspect_err(|error| self.machine.shared.note_shortage(error))
     }
 }
 
@@ -356,7 +356,9 @@ impl Shared {
         }
         .map_err(BuildError::Distances)?;
         let storage = keep(&arena, BoxedStorage::new(count, count).map_err(BuildError::Storage)?);
-        let nodes = Nodes::new(storage.slots(), distances).map_err(BuildError::Storage)?;
+        // Machines follow one another on the same memory, and a caller may keep blocks of one that is gone.
+        let mark = RandomState::new().build_hasher().finish();
+        let nodes = Nodes::new(storage.slots(), distances).map_err(BuildError::Storage)?.marked(mark);
         let nodes: &'static Registry = keep(&arena, nodes);
         let watch = Arc::<Watch>::default();
         let mut sites = Vec::new();
@@ -395,16 +397,8 @@ impl Shared {
         Some((site, pfn.checked_sub(site.frames.start())?))
     }
 
-    /// Notes that a block is a caller's from here on.
-    fn lend(&self, take: impl FnOnce() -> Result<Frame, AllocError>) -> Result<Frame, AllocError> {
-        let frame = take().inspect_err(|error| self.note_shortage(error))?;
-        if let Some(site) = self.site(frame.node()) {
-            site.lent.lend(&frame);
-        }
-        Ok(frame)
-    }
-
     /// Records that a request found no memory.
+    #[cold]
     fn note_shortage(&self, error: &AllocError) {
         if let AllocError::NoMemory { order } = *error {
             self.note(|| Note::new(What::NoMemory, Why::Shortage).count(order.frames()));
@@ -431,7 +425,9 @@ impl Shared {
         bytes: usize,
         mut copy: impl FnMut(&crate::backing::Backing, u64, usize, core::ops::Range<usize>) -> bool,
     ) -> bool {
-        if !self.site(frame.node()).is_some_and(|site| site.lent.has(frame)) {
+        // A token of this registry that a caller has is of a block that he took: those of mappings and stores never leave
+        // them.
+        if !self.nodes.issued(frame) {
             return false;
         }
         let Some((site, first)) = self.locate(frame.pfn()) else { return false };

@@ -13,7 +13,6 @@ use pnode_core::{
 
 use super::compressed::Compressed;
 use super::inject::Point;
-use super::lent::Lent;
 use super::mapping::Placement;
 use super::spec::{BuildError, Kind, NodeSpec};
 use super::{Machine, Registry, Zone};
@@ -31,7 +30,6 @@ pub(super) struct Site {
     pub(super) features: Features,
     kind: Kind,
     pub(super) zone: &'static Zone,
-    pub(super) lent: Lent,
     pub(super) backing: Arc<Backing>,
     /// How often the node was plugged and unplugged: odd while it is there.
     life: AtomicU32,
@@ -92,7 +90,6 @@ impl Site {
             features,
             kind: spec.kind,
             zone,
-            lent: Lent::new(frames),
             backing: Arc::new(backing),
             life: AtomicU32::new(0),
             changing: Mutex::new(()),
