@@ -38,6 +38,12 @@ counters! {
     hard_faults: "hard faults",
     /// Pages that came along with the page of a hard fault, or by populating.
     faulted_around: "pages faulted around",
+    /// First touches that were served by a huge mapping; they count as hard faults, too.
+    huge_faults: "huge faults",
+    /// First touches that found no free block for a huge mapping, and were served by a page.
+    huge_refused: "huge faults without a block",
+    /// Huge mappings that moved to another node as a whole.
+    huge_moves: "huge mappings moved",
     /// Faults that found the page and only mapped it again.
     soft_faults: "soft faults",
     /// Address spaces that were forked.

@@ -21,7 +21,7 @@ const PLENTY: u64 = 8;
 /// How many pages go their own way after no run was found.
 const DISCOURAGED: u32 = 64;
 
-const fn order(order: u8) -> Order {
+pub(super) const fn order(order: u8) -> Order {
     match Order::new(order) {
         Ok(order) => order,
         Err(_) => unreachable!(),

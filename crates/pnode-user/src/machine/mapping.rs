@@ -142,12 +142,15 @@ impl Mapping {
     }
 
     /// Moves page `page` to ordinary node `node`, if it is in a frame of another node. A program that touches it
-    /// meanwhile waits.
+    /// meanwhile waits. A huge mapping moves as a whole if the node has a free block for it.
     ///
     /// # Errors
     ///
     /// [`FaultError`] if that node has no frame, is private, or the kernel refuses; the page stays where it is.
     pub fn migrate(&self, page: usize, node: NodeId) -> Result<(), FaultError> {
+        if self.region.move_huge(page, node)? {
+            return Ok(());
+        }
         let request = Request::page().prefer(node).this_node_only();
         self.region.relocate(page, node, || self.region.shared.nodes.alloc(request))
     }

@@ -10,7 +10,8 @@
 //! | `region` | their page tables: serving faults, moving pages |
 //! | `common`, `object` | pages that several page tables hold: of a fork; of shared memory and files |
 //! | `swap` | the swap file |
-//! //! | `frames`, `around` | where the frame of a page comes from; bringing several pages at once |
+//! | `frames`, `around` | where the frame of a page comes from; bringing several pages at once |
+//! | `huge` | 2 MiB by one fault |
 //! | `reclaim` | demotion and promotion, by hand and when memory runs out |
 //! | `heap` | heaps on a node |
 //! | `background` | keeping memory free and promoting hot pages, by hand or by a thread |
@@ -28,6 +29,7 @@ mod compressed;
 mod counters;
 mod frames;
 mod heap;
+mod huge;
 mod inject;
 mod mapping;
 mod object;

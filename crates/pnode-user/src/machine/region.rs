@@ -4,7 +4,7 @@ use core::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pnode_compress::cram::Resident;
-use pnode_core::sync::AtomicU32;
+use pnode_core::sync::{AtomicBool, AtomicU32};
 use pnode_core::{AllocError, Features, Frame, FrameRange, NodeId, Stamp};
 
 use super::Shared;
@@ -37,6 +37,8 @@ pub(super) struct Region {
     pub(super) stamp: Stamp,
     /// What is where in the address space of a process; `None` for a mapping, which is anonymous memory throughout.
     pub(super) layout: Option<Layout>,
+    /// Whether a mapping asks for huge mappings; a process says so by area.
+    pub(super) huge: AtomicBool,
     /// How many pages look for no run of frames.
     pub(super) discouraged: AtomicU32,
     pub(super) pages: Box<[Mutex<Page>]>,
@@ -106,6 +108,7 @@ impl Region {
             life,
             stamp,
             layout,
+            huge: AtomicBool::new(false),
             discouraged: AtomicU32::new(0),
             pages,
         })
@@ -159,7 +162,9 @@ impl Region {
             State::Untouched => {
                 let around = self.shared.fault_around;
                 let first = page & !(around - 1);
-                self.bring(page, cell, standing, first..first + around)?;
+                if !self.bring_huge(page, cell) {
+                    self.bring(page, cell, standing, first..first + around)?;
+                }
             }
             State::Resident(ref frame) => {
                 let fenced = self.shared.protection(frame) == Protection::ReadOnly;

@@ -8,7 +8,7 @@ use pnode_core::policy::Policy;
 
 use super::super::object::Object;
 use super::super::region::{Page, Region, State};
-use super::layout::{Area, Attached};
+use super::layout::{Area, Attached, Grain};
 use super::{Process, ProcessError, Rights, Sharing};
 use crate::fault::Standing;
 use crate::sys::SysError;
@@ -26,6 +26,12 @@ pub enum Advice {
     /// It will not touch them for a while, and their frames are wanted now (`MADV_PAGEOUT`): each page goes to a lower tier,
     /// to the swap file, or back to its file, if there is room. Pages that other processes map, too, stay.
     PageOut,
+    /// It wants them in huge mappings (`MADV_HUGEPAGE`): a first touch brings the aligned run of
+    /// [`Machine::HUGE_PAGES`](super::super::Machine::HUGE_PAGES) pages around it, if nobody touched any of them, all are in the
+    /// area, may be written to, have no policy, and the node near the CPU has a free block for them.
+    Huge,
+    /// It wants single pages (`MADV_NOHUGEPAGE`), as without advice.
+    Small,
     /// It does not want their bytes any more (`MADV_FREE`): reclaim may take them at any time and need not keep the bytes;
     /// then they are zero at the next touch. A write in between keeps a page. Pages that a fork shares stay as they are, and
     /// so do those of objects.
@@ -45,7 +51,10 @@ impl Process {
         let _changing = self.layout().changing();
         let mut table = self.layout().table_mut();
         let room = table.find_room(pages, self.pages()).ok_or(ProcessError::NoRoom { pages })?;
-        table.set(room.clone(), Area { end: 0, rights, policy: Policy::DEFAULT, object: None });
+        table.set(
+            room.clone(),
+            Area { end: 0, rights, policy: Policy::DEFAULT, grain: Grain::Page, object: None },
+        );
         Ok(room)
     }
 
@@ -73,7 +82,7 @@ impl Process {
         let room = table.find_room(pages, self.pages()).ok_or(ProcessError::NoRoom { pages })?;
         let shift = part.start.wrapping_sub(room.start);
         let object = Some(Attached { body: Arc::clone(&object.body), shift, sharing });
-        table.set(room.clone(), Area { end: 0, rights, policy: Policy::DEFAULT, object });
+        table.set(room.clone(), Area { end: 0, rights, policy: Policy::DEFAULT, grain: Grain::Page, object });
         Ok(room)
     }
 
@@ -153,6 +162,12 @@ impl Process {
                     }
                     Ok::<_, Infallible>(())
                 });
+                Ok(())
+            }
+            Advice::Huge | Advice::Small => {
+                let grain = if advice == Advice::Huge { Grain::Huge } else { Grain::Page };
+                let mut table = self.layout().table_mut();
+                areas.into_iter().for_each(|(part, area)| table.set(part, Area { grain, ..area }));
                 Ok(())
             }
             Advice::Free => self.mapped_pages(&pages, Region::give_up_lazily).map_err(ProcessError::Kernel),

@@ -17,8 +17,16 @@ pub(super) struct Area {
     pub(super) end: usize,
     pub(super) rights: Rights,
     pub(super) policy: Policy,
+    pub(super) grain: Grain,
     /// The object whose pages these are; `None` for anonymous memory.
     pub(super) object: Option<Attached>,
+}
+
+/// How large the mappings of an area may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grain {
+    Page,
+    Huge,
 }
 
 /// An object in an area.
@@ -77,6 +85,14 @@ impl Layout {
     /// Lets nobody else change the layout meanwhile. Before every page.
     pub(super) fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all of `run` is anonymous memory of one area that asks for huge mappings and may be written to.
+    pub(in super::super) fn asks_for_huge(&self, run: &Range<usize>) -> bool {
+        let asks = |area: &Area| {
+            area.end >= run.end && area.grain == Grain::Huge && area.rights == Rights::ReadWrite
+        };
+        self.table().at(run.start).is_some_and(|(_, area)| area.object.is_none() && asks(&area))
     }
 
     /// What the program may do at `page`.
@@ -213,7 +229,10 @@ mod tests {
                 }
                 rights => {
                     let rights = [Rights::None, Rights::Read, Rights::ReadWrite][rights - 1];
-                    table.set(pages.clone(), Area { end: 0, rights, policy: Policy::DEFAULT, object: None });
+                    table.set(
+                        pages.clone(),
+                        Area { end: 0, rights, policy: Policy::DEFAULT, grain: Grain::Page, object: None },
+                    );
                     model[pages.clone()].fill(Some(rights));
                 }
             }

@@ -158,6 +158,10 @@ impl Process {
         self.layout().table().all().map(|(pages, area)| (pages, area.rights)).collect()
     }
 
+    pub(super) fn region(&self) -> &Region {
+        &self.region
+    }
+
     fn offset(&self, page: usize, offset: usize) -> Result<usize, FaultError> {
         let start = page.checked_mul(self.region.view.page().bytes());
         start.and_then(|start| start.checked_add(offset)).ok_or(FaultError::NotMapped)
