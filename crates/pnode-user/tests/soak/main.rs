@@ -64,6 +64,10 @@ fn soak(choice: Choice, room: Room, length: Duration) {
     let nodes = [0, 1, 2, 3, 4, 5].map(|number| machine.node(number).unwrap());
     let seed = std::env::var("PNODE_SOAK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1u64);
     let memory = machine.map(1536, nodes[0]).unwrap();
+    // Half of the time, so that both kinds of mappings are moved and taken apart.
+    if seed % 2 == 1 {
+        memory.advise_huge();
+    }
     // Half of the pages do not compress.
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     for page in 0..memory.pages() {
