@@ -23,6 +23,7 @@
 #   mutants   every line of core, buddy and compress changed in turn: the tests must notice
 #   soak      a machine under everything at once, 30 minutes in all (PNODE_SOAK_SECONDS for each of six parts)
 #   package   every crate packed and built from its package
+#   tsan      memory that changes owners through the allocator, under ThreadSanitizer
 #   semver    what the public interfaces lost or changed since the last release (or PNODE_BASELINE=COMMIT)
 #   style     the C half of the module read by checkpatch, sparse and the compiler with W=1
 #
@@ -31,7 +32,7 @@ set -uo pipefail
 cd "$(dirname "$0")"
 
 JOBS=(fmt structure test lint features msrv nostd stack loom docs examples bench fuzz module)
-ON_DEMAND=(weaken mutants soak package semver style)
+ON_DEMAND=(weaken mutants soak package tsan semver style)
 FUZZ_SECONDS=${FUZZ_SECONDS:-5}
 LOOM_CRATES=(pnode-core pnode-buddy pnode-compress)
 NO_STD_CRATES=(pnode-core pnode-buddy pnode-compress pnode-kernel)
@@ -159,6 +160,15 @@ job_mutants() {
 
 # The test divides itself into six parts: three backends, with and without room.
 job_soak() { PNODE_SOAK_SECONDS=${PNODE_SOAK_SECONDS:-300} cargo test --quiet --release -p pnode-user --test soak; }
+
+# The standard library is not instrumented, so only tests that synchronise by nothing of it can be judged.
+job_tsan() {
+  local target=x86_64-unknown-linux-gnu
+  rustc -vV | grep -q "host: $target" || { skipped "only tried on $target"; return 0; }
+  cargo +nightly --version >/dev/null 2>&1 || { skipped "no nightly compiler, which the sanitizer needs"; return 0; }
+  RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" TSAN_OPTIONS="suppressions=$PWD/tests/tsan-suppressions.txt" \
+    cargo +nightly test --quiet --release --target "$target" --target-dir target/tsan -p pnode-buddy --test handover -- --test-threads=1
+}
 
 job_semver() {
   local baseline=${PNODE_BASELINE:-$(git describe --tags --match 'v*' --abbrev=0 2>/dev/null)}
