@@ -1,7 +1,7 @@
 //! The trap that private memory nodes set for file pages, and how it is seen: process A reads a file, process B maps it,
 //! wants it on the private node and touches it.
 //!
-//! `cargo run --release --example page_cache_soft_fault [FILE]`; see `--help`.
+//! `cargo run --release --example page_cache_soft_fault [FILE] [--machine FILE]`; see `--help`.
 
 #[macro_use]
 #[path = "support/pipe.rs"]
@@ -16,24 +16,31 @@ use std::process::ExitCode;
 use pnode::buddy::{Geometry, Metadata, Zone};
 use pnode::core::policy::{FaultCounters, FaultReport, Mode, PlaceError, PolicyError, Target, Wish};
 use pnode::core::{
-    Distances, Features, Frame, FrameRange, MemoryClass, Mems, NodeId, NodeMask, Nodes, PageOrigin, Pfn,
-    Placement, Policy, Private, Storage,
+    BoxedStorage, Distances, Features, Frame, FrameRange, Mems, NodeId, NodeMask, Nodes, PageOrigin, Pfn,
+    Placement, Policy, Private,
 };
+use pnode::user::NodeSpec;
 
+#[path = "support/machine.rs"]
+#[allow(dead_code, reason = "the examples share it, and each uses a part")]
+mod machine;
 #[path = "support/screen.rs"]
 #[allow(dead_code, reason = "the examples share it, and each uses a part")]
 mod screen;
 
+use machine::Described;
 use screen::{Bytes, Count, phase};
 
 const HELP: &str = "\
 Soft faults: why a process that binds a mapped file to a private node would not get what it asked for,
 and how this is refused, reported and counted.
 
-usage: page_cache_soft_fault [FILE]
+usage: page_cache_soft_fault [FILE] [--machine FILE]
 
-  FILE     the file that both processes use, its first 64 MiB (default: this program's own executable)
-  --help   this text
+  FILE             the file that both processes use, its first 64 MiB (default: this program's own executable)
+  --machine FILE   the nodes, as a machine file has them, instead of two ordinary ones and a private one that
+                   fit the file; of a file that is too large for them the beginning is used
+  --help           this text
 
 Process A reads the file; the page cache fills with ordinary memory. Process B maps it and asks for the
 private node: refused, with the reason. B then binds itself as a whole, which is allowed, and touches the
@@ -50,7 +57,7 @@ fn main() -> ExitCode {
             println!("{HELP}");
             ExitCode::SUCCESS
         }
-        Ok(Some(path)) => match read(&path).and_then(|data| show(&path, &data)) {
+        Ok(Some((path, machine))) => match read(&path).and_then(|data| show(&path, data, machine)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(sentence) => failure(&sentence),
         },
@@ -63,21 +70,38 @@ fn failure(sentence: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The file, or `None` if help is wanted.
-fn arguments() -> Result<Option<PathBuf>, String> {
+/// The file and the machine, if one is named; `None` if help is wanted.
+fn arguments() -> Result<Option<(PathBuf, Option<Described>)>, String> {
+    let (mut path, mut machine) = (None, None);
     let mut arguments = std::env::args_os().skip(1);
-    let first = arguments.next();
-    if let Some(extra) = arguments.next() {
-        return Err(format!("one file is enough, and {} is a second; see --help", extra.to_string_lossy()));
-    }
-    match first {
-        None => std::env::current_exe().map(Some).map_err(say),
-        Some(word) if word == "--help" || word == "-h" => Ok(None),
-        Some(word) if word.to_string_lossy().starts_with('-') => {
-            Err(format!("{} is no option; see --help", word.to_string_lossy()))
+    while let Some(argument) = arguments.next() {
+        let word = argument.to_string_lossy();
+        match &*word {
+            "--help" | "-h" => return Ok(None),
+            "--machine" => {
+                let file = arguments.next().ok_or("--machine needs a file name; see --help")?;
+                machine = Some(Described::read(&file)?);
+            }
+            _ if word.starts_with('-') => return Err(format!("{word} is no option; see --help")),
+            _ if path.is_some() => {
+                return Err(format!("one file is enough, and {word} is a second; see --help"));
+            }
+            _ => path = Some(PathBuf::from(&argument)),
         }
-        Some(word) => Ok(Some(word.into())),
     }
+    let path = path.map_or_else(|| std::env::current_exe().map_err(say), Ok)?;
+    Ok(Some((path, machine)))
+}
+
+/// A machine that fits a file of `pages` pages.
+fn fitting(pages: usize) -> Result<Described, String> {
+    let twice = 2 * pages;
+    Described::own(&format!(
+        "node near   ordinary {twice}frames\n\
+         node far    ordinary {twice}frames\n\
+         node device private  {pages}frames class accelerator doors USER_NUMA\n\
+         distance near far 20\ndistance near device 30\ndistance far device 30\n"
+    ))
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, String> {
@@ -189,31 +213,52 @@ impl<'d> PageCache<'d> {
     }
 }
 
-fn zone<'m>(start: u64, pages: usize) -> Result<Zone<'m>, String> {
-    let range = FrameRange::new(Pfn::new(start), pages as u64).map_err(say)?;
+fn zone<'m>(start: u64, frames: u64) -> Result<Zone<'m>, String> {
+    let range = FrameRange::new(Pfn::new(start), frames).map_err(say)?;
     let lines = Geometry::new(range).map_err(say)?.lines();
     Zone::new(range, Metadata::boxed(lines)).map_err(say)
 }
 
-fn show(path: &std::path::Path, data: &[u8]) -> Result<(), String> {
-    let pages = data.len().div_ceil(PAGE);
-    let id = |number| NodeId::new(number).map_err(say);
-    let (near, far, private) = (id(0)?, id(1)?, id(2)?);
+fn show(path: &std::path::Path, mut data: Vec<u8>, machine: Option<Described>) -> Result<(), String> {
+    let machine = machine.map_or_else(|| fitting(data.len().div_ceil(PAGE)), Ok)?;
+    let file = &machine.file;
+    let near = machine.ordinary()?;
+    let private = machine.role(
+        "a private node whose owner opened USER_NUMA",
+        |spec| spec.is_private() && spec.doors().contains(Features::USER_NUMA),
+        "node gpu private 8MiB class accelerator doors USER_NUMA",
+    )?;
+    let specs: Vec<_> = file.nodes().collect();
+    let room = specs[near.index()].1.frames().min(specs[private.index()].1.frames());
+    data.truncate(usize::try_from(room).map_err(say)?.saturating_mul(PAGE));
+    let (data, pages) = (&data[..], data.len().div_ceil(PAGE));
 
-    let zones = [zone(0, pages * 2)?, zone(1 << 20, pages * 2)?, zone(1 << 21, pages)?];
-    let table = [10, 20, 30, 20, 10, 30, 30, 30, 10];
-    let mut storage = Storage::<Zone<'_>, 3, 3>::new();
-    let nodes = Nodes::new(storage.slots(), Distances::from_table(3, &table).map_err(say)?).map_err(say)?;
-    nodes.ordinary(near, MemoryClass::DRAM).map_err(say)?.online(&zones[0]).map_err(say)?;
-    nodes.ordinary(far, MemoryClass::DRAM).map_err(say)?.online(&zones[1]).map_err(say)?;
-    let claim = Private::class(MemoryClass::ACCELERATOR);
-    let device = nodes.register(private, claim, Features::USER_NUMA).map_err(say)?;
-    device.online(&zones[2]).map_err(say)?;
-
+    let zones: Vec<_> = (0..)
+        .zip(&specs)
+        .map(|(number, (_, spec))| zone(number << 32, spec.frames()))
+        .collect::<Result<_, _>>()?;
+    let ids: Vec<NodeId> = specs.iter().filter_map(|(name, _)| file.node(name)).collect();
+    let table: Vec<u8> = ids.iter().flat_map(|from| ids.iter().map(|to| file.distance(*from, *to))).collect();
+    let mut storage = BoxedStorage::new(specs.len(), specs.len()).map_err(say)?;
+    let distances = Distances::from_table(specs.len(), &table).map_err(say)?;
+    let nodes = Nodes::new(storage.slots(), distances).map_err(say)?;
     println!("file     {}, {}, {} pages", path.display(), Bytes(data.len() as u64), Count(pages as u64));
-    println!("node 0   ordinary, {}; both processes run here", Bytes((pages * 2 * PAGE) as u64));
-    println!("node 1   ordinary, {}", Bytes((pages * 2 * PAGE) as u64));
-    println!("node 2   private, {}; open doors: {}", Bytes((pages * PAGE) as u64), Features::USER_NUMA);
+    for ((node, (name, spec)), zone) in ids.iter().zip(&specs).zip(&zones) {
+        let size = Bytes(spec.frames() * PAGE as u64);
+        if spec.is_private() {
+            let claim = Private::class(spec.memory_class());
+            let owner = nodes.register(*node, claim, spec.doors()).map_err(say)?;
+            owner.online(zone).map_err(say)?;
+            println!("{node:?}   {name}: private, {size}; open doors: {}", spec.doors());
+        } else {
+            nodes.ordinary(*node, spec.memory_class()).map_err(say)?.online(zone).map_err(say)?;
+            println!(
+                "{node:?}   {name}: ordinary, {size}{}",
+                if *node == near { "; both processes run here" } else { "" }
+            );
+        }
+    }
+    let device = file.name(private).unwrap_or("the device");
 
     let mut memory = Memory::new();
     let mut cache = PageCache { file: data, pages: BTreeMap::new() };
@@ -225,7 +270,7 @@ fn show(path: &std::path::Path, data: &[u8]) -> Result<(), String> {
     println!("   {} faults like this: {fault}", Count(a.counters.read().hard));
     check(cache.on(near) == pages, "A's pages are on the node it runs on")?;
 
-    phase(2, "bind", "process B maps the file and binds the mapping to node 2");
+    phase(2, "bind", &format!("process B maps the file and binds the mapping to {device}"));
     match b.bind(private, PageOrigin::PageCache) {
         Err(error @ PolicyError::PageCache { .. }) => println!("   refused: {error}"),
         Err(error) => return Err(format!("the bind was refused for another reason: {error}")),
@@ -237,7 +282,7 @@ fn show(path: &std::path::Path, data: &[u8]) -> Result<(), String> {
     println!("   {} faults like this: {fault}", Count(b.counters.read().soft));
     check(b.counters.read().soft_elsewhere == 0, "no policy is in force, so none was disregarded")?;
 
-    phase(4, "wish", "B binds itself as a whole to node 2, which it may, and touches the file");
+    phase(4, "wish", &format!("B binds itself as a whole to {device}, which it may, and touches the file"));
     b.policy = Policy::new(&nodes, &bind_to(private), Target::Task, &b.mems).map_err(say)?;
     let fault = cache.touch(&b, &mut memory)?;
     println!("   {} faults like this: {fault}", Count(b.counters.read().soft_elsewhere));
@@ -258,11 +303,11 @@ fn show(path: &std::path::Path, data: &[u8]) -> Result<(), String> {
         "each hard fault that disregarded the policy was counted",
     )?;
     check(
-        cache.on(private) == 0 && device.used_frames() == 0,
+        cache.on(private) == 0 && zones[private.index()].used_frames() == 0,
         "no page of the file was ever on the private node",
     )?;
 
-    phase(5, "copy", "B copies the file to anonymous memory bound to node 2");
+    phase(5, "copy", &format!("B copies the file to anonymous memory bound to {device}"));
     let range = b.bind(private, PageOrigin::PrivateAnonymous).map_err(say)?;
     let mut copy = Vec::new();
     let mut fault = None;
@@ -278,13 +323,28 @@ fn show(path: &std::path::Path, data: &[u8]) -> Result<(), String> {
     let fault = fault.ok_or("nothing was copied")?;
     println!("   {} faults like this: {fault}", Count(copy.len() as u64));
 
-    phase(6, "spill?", "B touches one page more than node 2 has");
-    let ordinary = || zones[0].used_frames() + zones[1].used_frames();
+    phase(6, "spill?", &format!("B touches one page more than {device} has"));
+    let ordinary = || {
+        let used = |((_, spec), zone): (&(&str, &NodeSpec), &Zone<'_>)| {
+            if spec.is_private() { 0 } else { zone.used_frames() }
+        };
+        specs.iter().zip(&zones).map(used).sum::<u64>()
+    };
     let before = ordinary();
-    match nodes.place(&b.placement(PageOrigin::PrivateAnonymous, &range)) {
-        Err(error @ PlaceError::BoundNodesFull { .. }) => println!("   no page: {error}"),
-        Err(error) => return Err(format!("the bind failed for another reason: {error}")),
-        Ok(placed) => return Err(format!("the bind spilled: {}", placed.report)),
+    loop {
+        match nodes.place(&b.placement(PageOrigin::PrivateAnonymous, &range)) {
+            // A file that is smaller than the node leaves room.
+            Ok(placed) if placed.frame.node() == private => {
+                b.counters.count(&placed.report);
+                copy.push(placed.frame);
+            }
+            Err(error @ PlaceError::BoundNodesFull { .. }) => {
+                println!("   no page: {error}");
+                break;
+            }
+            Err(error) => return Err(format!("the bind failed for another reason: {error}")),
+            Ok(placed) => return Err(format!("the bind spilled: {}", placed.report)),
+        }
     }
     b.counters.count_failure();
     check(ordinary() == before, "a full bind takes nothing from ordinary nodes")?;
