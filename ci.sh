@@ -164,7 +164,7 @@ job_soak() { PNODE_SOAK_SECONDS=${PNODE_SOAK_SECONDS:-300} cargo test --quiet --
 # The standard library is not instrumented, so only tests that synchronise by nothing of it can be judged.
 job_tsan() {
   local target=x86_64-unknown-linux-gnu
-  rustc -vV | grep -q "host: $target" || { skipped "only tried on $target"; return 0; }
+  [[ $(rustc -vV) == *"host: $target"* ]] || { skipped "only tried on $target"; return 0; }
   cargo +nightly --version >/dev/null 2>&1 || { skipped "no nightly compiler, which the sanitizer needs"; return 0; }
   RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" TSAN_OPTIONS="suppressions=$PWD/tests/tsan-suppressions.txt" \
     cargo +nightly test --quiet --release --target "$target" --target-dir target/tsan -p pnode-buddy --test handover -- --test-threads=1

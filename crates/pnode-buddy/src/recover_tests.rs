@@ -226,12 +226,11 @@ fn books_of_others_are_refused() {
     let mut lines = vec![Line::ZERO; Geometry::new(span).unwrap().lines()];
     let none = Zone::recover(span, Metadata::kept(&mut lines)).unwrap_err();
     assert_eq!(none, RecoverError::NoZone);
-    let zone = Zone::new(span, Metadata::assume_zeroed(&mut lines)).unwrap();
-    zone.alloc(order(0), MOVABLE).unwrap();
-    let image = image(&zone);
-    let top = zone.geometry.level(TOP).nodes;
-    let table = zone.geometry.table;
-    drop(zone);
+    let (image, top, table) = {
+        let zone = Zone::new(span, Metadata::assume_zeroed(&mut lines)).unwrap();
+        zone.alloc(order(0), MOVABLE).unwrap();
+        (image(&zone), zone.geometry.level(TOP).nodes, zone.geometry.table)
+    };
     // A zone of as many frames elsewhere has its header in the same place.
     let other = Zone::recover(range(301, 2500), Metadata::kept(&mut lines)).unwrap_err();
     assert_eq!(other, RecoverError::OtherZone { start: span.start(), frames: 2500 });
