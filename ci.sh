@@ -25,6 +25,7 @@
 #   package   every crate packed and built from its package
 #   tsan      memory that changes owners through the allocator, under ThreadSanitizer
 #   semver    what the public interfaces lost or changed since the last release (or PNODE_BASELINE=COMMIT)
+#   debug     the module's tests on a kernel with KASAN, lockdep and kmemleak, which is built first
 #   style     the C half of the module read by checkpatch, sparse and the compiler with W=1
 #
 # A job that needs what this machine does not have says SKIPPED and why, and does not fail.
@@ -32,7 +33,7 @@ set -uo pipefail
 cd "$(dirname "$0")"
 
 JOBS=(fmt structure test lint features msrv nostd stack loom docs examples bench fuzz module)
-ON_DEMAND=(weaken mutants soak package tsan semver style)
+ON_DEMAND=(weaken mutants soak package tsan semver style debug)
 FUZZ_SECONDS=${FUZZ_SECONDS:-5}
 LOOM_CRATES=(pnode-core pnode-buddy pnode-compress)
 NO_STD_CRATES=(pnode-core pnode-buddy pnode-compress pnode-kernel)
@@ -195,6 +196,8 @@ job_stack() { or_skipped tests/stack; }
 job_msrv() { or_skipped tests/msrv; }
 
 job_module() { or_skipped crates/pnode-kernel/module/selftest ivshmem small soft; }
+
+job_debug() { or_skipped crates/pnode-kernel/module/selftest debug ivshmem; }
 
 job_style() { or_skipped crates/pnode-kernel/module/style; }
 
