@@ -26,7 +26,7 @@
 //!   it into something else in one compare-and-swap from a state without readers, or by its last, single pin.
 #![allow(unsafe_code)]
 
-mod ahead;
+pub(crate) mod ahead;
 mod share;
 
 use core::slice;

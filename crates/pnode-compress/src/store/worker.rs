@@ -7,6 +7,7 @@ use pnode_core::sync::{RawLock, SpinLock, spin_loop};
 use super::checksum::{checksum, copy};
 use super::entry::{Entry, Inline, Kind};
 use super::error::{Damage, LoadError, StoreError};
+use super::pool::ahead::about_to_write;
 use super::pool::{New, Pin, Unpinned};
 use super::shard::Growth;
 use super::{Checksums, PATIENCE, Slot, Store};
@@ -219,6 +220,9 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
                     false => Err(damaged(Damage::Checksum)),
                 };
             }
+            if tag.codec() == Codec::Raw && sum.is_empty() {
+                about_to_write(page);
+            }
             // The checksum comes second, when the bytes are in the nearest cache; the decoder takes any bytes.
             let decoded = codec::decode(tag, bytes, page, self.scratch);
             self.store.verify(object).ok_or(damaged(Damage::Checksum))?;
@@ -278,6 +282,9 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         let mut claim = self.place(home, bytes.len(), growth)?;
         let len = bytes.len();
         let written = self.pool.write(&mut claim, len + shape.checksum_bytes(), |place| {
+            if len == shape.page.bytes() {
+                about_to_write(place);
+            }
             if shape.checksums == Checksums::On {
                 let sum = copy(bytes, place);
                 place[len..].copy_from_slice(&sum.to_le_bytes());

@@ -1,4 +1,4 @@
-//! Asking for what is about to be read.
+//! Asking for what is about to be read or written.
 
 use super::Pool;
 use crate::memory::FrameMemory;
@@ -26,6 +26,26 @@ impl<P: FrameMemory> Pool<'_, P> {
         if let Some(base) = self.frames.address(range) {
             prefetch(base.as_ptr().wrapping_add(offset), entry.len());
         }
+    }
+}
+
+/// Asks for the right to write a page's bytes, all of which are about to be written. A plain copy fetches each line when it
+/// comes to it, and a core guesses the next ones only within a frame, so each page's first ones come late.
+#[inline]
+pub(crate) fn about_to_write(bytes: &mut [u8]) {
+    for line in bytes.chunks(64) {
+        let line = line.as_ptr();
+        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
+        // SAFETY: a prefetch changes nothing that the program can see, and does not fault whatever the address.
+        unsafe {
+            core::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(all(target_arch = "aarch64", not(any(loom, miri))))]
+        // SAFETY: as above.
+        unsafe {
+            core::arch::asm!("prfm pstl1keep, [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+        }
+        let _ = line;
     }
 }
 
