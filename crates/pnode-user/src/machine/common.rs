@@ -125,7 +125,10 @@ impl Common {
             moved = moved.and_then(|()| shared.copy(&new, old));
         }
         let given_up = match (&inner.held, moved) {
-            (Held::Resident(_), Ok(())) => core::mem::replace(&mut inner.held, Held::Resident(new)),
+            (Held::Resident(old), Ok(())) => {
+                shared.moved(old, &new);
+                core::mem::replace(&mut inner.held, Held::Resident(new))
+            }
             _ => Held::Resident(new),
         };
         drop(inner);

@@ -196,7 +196,7 @@ impl Region {
             }
             let Ok(block) = take(Ask::Block(order)) else { continue };
             let pfn = block.pfn();
-            self.shared.give_back(block);
+            self.shared.put_back(block);
             let first = page & !(pages - 1);
             let count = pages.min(self.pages.len() - first);
             let frame = pfn.checked_sub(site.frames.start())?;

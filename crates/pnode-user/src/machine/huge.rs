@@ -151,6 +151,13 @@ impl Region {
             frames.into_iter().for_each(|frame| self.shared.give_back(frame));
             return Err(FaultError::Kernel(error));
         }
+        let mut old = others.iter();
+        for (at, new) in run.clone().zip(&frames) {
+            let from = if at == page { Some(&cell.state) } else { old.next().map(|cell| &cell.state) };
+            if let Some(State::Resident(from)) = from {
+                self.shared.moved(from, new);
+            }
+        }
         if let Some((site, index)) = self.shared.locate(frames[0].pfn()) {
             // If the kernel refuses, each page is mapped at its next touch.
             let _ = self.view.map(run.start, run.len(), &site.backing, index, Protection::ReadWrite);
@@ -220,13 +227,13 @@ impl Shared {
     /// Gives the block back and takes its frames one by one; all of them, or none if somebody is quicker with one.
     fn pieces(&self, block: Frame, mut exactly: impl FnMut(Pfn) -> Option<Frame>) -> Option<Vec<Frame>> {
         let first = block.pfn().get();
-        self.give_back(block);
+        self.put_back(block);
         let mut frames = Vec::with_capacity(Machine::HUGE_PAGES);
         for pfn in first..first + HUGE.frames() {
             match exactly(Pfn::new(pfn)) {
                 Some(frame) => frames.push(frame),
                 None => {
-                    frames.into_iter().for_each(|frame| self.give_back(frame));
+                    frames.into_iter().for_each(|frame| self.put_back(frame));
                     return None;
                 }
             }

@@ -11,6 +11,7 @@
 //! | `common`, `object` | pages that several page tables hold: of a fork; of shared memory and files |
 //! | `swap` | the swap file |
 //! | `frames`, `around` | where the frame of a page comes from; bringing several pages at once |
+//! | `service` | who answers for the pages of a private node |
 //! | `huge` | 2 MiB by one fault |
 //! | `reclaim` | demotion and promotion, by hand and when memory runs out |
 //! | `heap` | heaps on a node |
@@ -37,6 +38,7 @@ mod picture;
 mod process;
 mod reclaim;
 mod region;
+mod service;
 mod site;
 mod spec;
 mod swap;
@@ -53,7 +55,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use pnode_core::policy::{FaultCounters, FaultCounts};
 use pnode_core::{
     AllocError, BoxedStorage, Denied, Distances, Frame, FreeError, Grant, NodeId, NodeState, Nodes, PageSize,
-    Pfn, Reason, Request,
+    Pfn, Reason, Request, Service,
 };
 
 use crate::arena::Arena;
@@ -143,6 +145,7 @@ struct Shared {
     objects: Mutex<Vec<Weak<object::Body>>>,
     /// How many pages a first touch brings at most: a power of two.
     fault_around: usize,
+    has_services: bool,
     sites: Vec<Site>,
     nodes: &'static Registry,
     regions: Mutex<Regions>,
@@ -348,6 +351,7 @@ impl Shared {
         fault_around: usize,
         swap: Option<Swap>,
         specs: &[NodeSpec],
+        services: &service::Services,
         distances: Option<Vec<u8>>,
     ) -> Result<Self, BuildError> {
         let arena = Arena::new();
@@ -369,7 +373,12 @@ impl Shared {
             let zone = pnode_buddy::Zone::boxed(frames, &[]);
             let zone = zone.map_err(|error| BuildError::Zone { node, error })?;
             let zone = keep(&arena, Zone::new(zone, node, &watch));
-            sites.push(Site::new(page, node, frames, zone, nodes, spec)?);
+            let wanted = services.0.iter().rfind(|(number, _)| usize::from(*number) == index);
+            let service = wanted.map(|(_, ops)| {
+                let ops: &'static service::Ops = keep(&arena, Arc::clone(ops));
+                &*keep(&arena, Service::new(&**ops))
+            });
+            sites.push(Site::new(page, node, frames, zone, nodes, spec, service)?);
         }
         // INVARIANT: S1: `_arena` is the last field, and the other two are private and lend no `'static` reference.
         Ok(Self {
@@ -381,6 +390,7 @@ impl Shared {
             swap,
             objects: Mutex::default(),
             fault_around,
+            has_services: !services.0.is_empty(),
             sites,
             nodes,
             regions: Mutex::default(),

@@ -296,6 +296,7 @@ impl Routes {
                 shared.give_back(new);
                 return None;
             }
+            shared.moved(frame, &new);
             shared.counters.demoted.add(1);
             shared.note(|| Note::new(What::Demote, Why::Shared).frame(&new));
             return Some(new);

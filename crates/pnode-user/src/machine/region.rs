@@ -76,6 +76,9 @@ impl Pager for Region {
     }
 
     fn fault(&self, page: usize, access: Access) -> Result<(), FaultError> {
+        if !self.service_passes_on(page, access) {
+            return Ok(());
+        }
         let mut cell = self.lock(page).ok_or(FaultError::NotMapped)?;
         let served = self.serve(page, &mut cell, access);
         match served {
@@ -171,6 +174,7 @@ impl Region {
                 if fenced && writes {
                     let new = self.ordinary_frame()?;
                     let copied = self.shared.copy(&new, frame).map_err(FaultError::Kernel);
+                    let copied = copied.inspect(|()| self.shared.moved(frame, &new));
                     let mapped = copied.and_then(|()| self.map(page, &new));
                     self.settle_mapped(cell, new, mapped)?;
                     counters.promoted.add(1);
@@ -337,6 +341,7 @@ impl Region {
                 self.shared.give_back(new);
                 return Err(error);
             }
+            self.shared.moved(old, &new);
         }
         self.settle(cell, State::Resident(new));
         Ok(())
@@ -523,6 +528,13 @@ impl Shared {
     }
 
     pub(super) fn give_back(&self, frame: Frame) {
+        if let Some(frame) = self.kept_by_service(frame) {
+            self.put_back(frame);
+        }
+    }
+
+    /// Gives a block back that no page ever had.
+    pub(super) fn put_back(&self, frame: Frame) {
         let pfn = frame.pfn();
         if let Err(error) = self.nodes.free(frame) {
             // The token came from `Nodes::alloc`; only a broken allocator refuses it.

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use pnode_core::sync::{AtomicU32, Ordering};
 use pnode_core::{
     Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, OfflineError, Owner, PageSize,
-    Private, Reason, Stale, UnregisterError,
+    Private, Reason, Service, Stale, UnregisterError,
 };
 
 use super::compressed::Compressed;
 use super::inject::Point;
 use super::mapping::Placement;
+use super::service::Served;
 use super::spec::{BuildError, Kind, NodeSpec};
 use super::{Machine, Registry, Zone};
 use crate::backing::Backing;
@@ -34,6 +35,7 @@ pub(super) struct Site {
     /// How often the node was plugged and unplugged: odd while it is there.
     life: AtomicU32,
     changing: Mutex<()>,
+    pub(super) served: Served,
 }
 
 enum Holder {
@@ -74,6 +76,7 @@ impl Site {
         zone: &'static Zone,
         nodes: &'static Registry,
         spec: &NodeSpec,
+        service: Option<&'static Service<'static>>,
     ) -> Result<Self, BuildError> {
         let backing =
             Backing::new(frames.frames(), page).map_err(|error| BuildError::Memory { node, error })?;
@@ -93,6 +96,7 @@ impl Site {
             backing: Arc::new(backing),
             life: AtomicU32::new(0),
             changing: Mutex::new(()),
+            served: Served::by(service),
         };
         site.start()?;
         Ok(site)
@@ -105,6 +109,11 @@ impl Site {
         if self.zone.watch().fails(Point::Plug) {
             const EIO: i32 = 5;
             return Err(BuildError::Memory { node, error: SysError { call: "plug", errno: EIO } });
+        }
+        if let Some(service) = self.served.service {
+            if let Holder::Private(owner) = &*self.holder.read().unwrap_or_else(PoisonError::into_inner) {
+                owner.serve(service).map_err(BuildError::Service)?;
+            }
         }
         if let Kind::Compressed { advertised, .. } = self.kind {
             let compressed =
@@ -186,6 +195,10 @@ impl Site {
     pub(super) fn give_up(&self) -> Result<(), UnregisterError> {
         const PATIENCE: Duration = Duration::from_millis(500);
         let start = Instant::now();
+        if let Holder::Private(owner) = &*self.holder.read().unwrap_or_else(PoisonError::into_inner) {
+            // The memory is offline, so nothing is left to answer for; a node that has no service says so.
+            let _ = owner.end_service();
+        }
         loop {
             match self.with_handle(|handle| handle.unregister()) {
                 Err(UnregisterError::Referenced { .. }) if start.elapsed() < PATIENCE => thread::yield_now(),
@@ -246,7 +259,7 @@ impl Machine {
             let used = site.zone.used_frames();
             site.zone.audit().map_err(|error| AuditError::Zone { node, error })?;
             let stored = site.compressed().map_or(0, |compressed| compressed.held_frames());
-            let expected = held[node.index()] + stored;
+            let expected = held[node.index()] + stored + site.served.kept_frames();
             if used < expected {
                 return Err(AuditError::Held { node, used, expected });
             }

@@ -4,12 +4,13 @@ use core::fmt;
 use std::sync::Arc;
 
 use pnode_core::{
-    DistanceError, Features, FrameRange, MemoryClass, NodeId, OnlineError, PageSize, Pfn, RegisterError,
-    StorageError,
+    DistanceError, Features, FrameRange, MemoryClass, NodeId, NodeOps, OnlineError, PageSize, Pfn,
+    RegisterError, ServiceError, StorageError,
 };
 
 use super::clock::Delays;
 use super::compressed::CompressedError;
+use super::service::Services;
 use super::swap::Swap;
 use super::watch::On;
 use super::{Machine, Shared};
@@ -120,6 +121,7 @@ pub struct Builder {
     fault_around: Option<usize>,
     swap: u64,
     delays: Option<Delays>,
+    services: Services,
 }
 
 /// The frame numbers of consecutive nodes are so far apart, in frames: 64 GiB at 4 KiB.
@@ -175,6 +177,15 @@ impl Builder {
         self
     }
 
+    /// Lets `ops` answer for the pages of node number `node`, which is private and does not compress; it is asked as the
+    /// module of [`NodeOps`] says: about writes that a fence forbids, pages that left, frames that are free, and memory
+    /// that failed ([`Machine::memory_failure`]). What it keeps goes back by [`Machine::release`].
+    #[must_use]
+    pub fn service(mut self, node: u16, ops: Arc<dyn NodeOps + Send + Sync>) -> Self {
+        self.services.0.push((node, ops));
+        self
+    }
+
     /// Keeps at most `mappings` kernel mappings (see [`crate::fault::View`]).
     #[must_use]
     pub fn mappings(mut self, mappings: usize) -> Self {
@@ -197,6 +208,12 @@ impl Builder {
         if !around.is_power_of_two() || around > 512 {
             return Err(BuildError::FaultAround { pages: around });
         }
+        let serves = |number: u16| {
+            self.nodes.get(usize::from(number)).is_some_and(|spec| matches!(spec.kind, Kind::Private(_)))
+        };
+        if let Some((number, _)) = self.services.0.iter().find(|(number, _)| !serves(*number)) {
+            return Err(BuildError::NotServed { number: *number });
+        }
         let choice = match self.faults {
             Some(choice) => choice,
             None => Choice::from_env().map_err(BuildError::Faults)?,
@@ -210,7 +227,7 @@ impl Builder {
             0 => None,
             slots => Some(Swap::new(slots, page).map_err(|error| BuildError::Swap { error })?),
         };
-        let shared = Shared::new(page, faults, around, swap, &self.nodes, self.distances)?;
+        let shared = Shared::new(page, faults, around, swap, &self.nodes, &self.services, self.distances)?;
         if let Some(delays) = self.delays {
             shared.watch.start(On::Clock);
             if delays == Delays::Waited {
@@ -253,6 +270,13 @@ pub enum BuildError {
         /// How many it was to bring.
         pages: usize,
     },
+    /// A service answers for a private node that does not compress.
+    NotServed {
+        /// The number of the node.
+        number: u16,
+    },
+    /// The registry refused a service.
+    Service(ServiceError),
     /// The kernel gave no memory for the swap file.
     Swap {
         /// What it said.
@@ -306,6 +330,10 @@ impl fmt::Display for BuildError {
             Self::FaultAround { pages } => {
                 write!(f, "a first touch brings a power of two of pages, up to 512, not {pages}")
             }
+            Self::NotServed { number } => {
+                write!(f, "node number {number} is no private node that takes a service")
+            }
+            Self::Service(error) => error.fmt(f),
             Self::Swap { error } => write!(f, "no memory for the swap file ({error}); make it smaller"),
             Self::PageSize { bytes } => write!(f, "pages of {bytes} bytes are not supported"),
             Self::Zone { node, error } => write!(f, "{node:?}: {error}"),
