@@ -11,6 +11,7 @@
 //! | `common`, `object` | pages that several page tables hold: of a fork; of shared memory and files |
 //! | `swap` | the swap file |
 //! | `frames`, `around` | where the frame of a page comes from; bringing several pages at once |
+//! | `bytes` | what is done with a frame that a page has |
 //! | `service` | who answers for the pages of a private node |
 //! | `huge` | 2 MiB by one fault |
 //! | `reclaim` | demotion and promotion, by hand and when memory runs out |
@@ -24,6 +25,7 @@
 
 mod around;
 mod background;
+mod bytes;
 mod clock;
 mod common;
 mod compressed;
