@@ -21,6 +21,7 @@
 #include <linux/pfn.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
+#include <linux/version.h>
 
 #include "pnode.h"
 #include "pnode_module.h"
@@ -29,16 +30,30 @@
 #define PNODE_PAGES_BATCH 256
 
 /* The kernel has dropped its last reference to a page of the node; called in any context. */
-static void pnode_pages_free(struct page *page)
+static void pnode_pages_put(struct pnode_pages *pages, unsigned long pfn)
 {
-	struct pnode_pages *pages = page->pgmap->owner;
-
-	WARN_ON_ONCE(pnode_free(pages->grant, page_to_pfn(page), 0));
+	WARN_ON_ONCE(pnode_free(pages->grant, pfn, 0));
 	atomic64_dec(&pages->moved);
 }
 
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+static void pnode_pages_free(struct folio *folio)
+{
+	pnode_pages_put(page_pgmap(folio_page(folio, 0))->owner, folio_pfn(folio));
+}
+#else
+static void pnode_pages_free(struct page *page)
+{
+	pnode_pages_put(page->pgmap->owner, page_to_pfn(page));
+}
+#endif
+
 static const struct dev_pagemap_ops pnode_pages_ops = {
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+	.folio_free = pnode_pages_free,
+#else
 	.page_free = pnode_pages_free,
+#endif
 };
 
 /* Maps device memory with struct pages that processes can have, or says why it cannot be. */
@@ -63,7 +78,11 @@ static struct page *pnode_pages_take(struct pnode_pages *pages)
 		return NULL;
 	page = pfn_to_page(pfn);
 	atomic64_inc(&pages->moved);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+	zone_device_page_init(page, &pages->pagemap, 0);
+#else
 	zone_device_page_init(page);
+#endif
 	return page;
 }
 
