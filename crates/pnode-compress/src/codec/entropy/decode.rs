@@ -3,7 +3,7 @@
 use super::bits::{PEEK, peek};
 use super::lengths::{LITERAL_TABLE, MAX_BITS, read_table};
 use super::token::{self, SHAPES, TOKEN_BITS, TOKEN_TABLE};
-use super::{Head, PART, STREAMS};
+use super::{Code, Head, PART, STREAMS, known};
 use crate::codec::reach::{read_lanes, replay};
 use crate::codec::{DecodeError, Fault, Scratch};
 
@@ -27,15 +27,22 @@ pub(super) fn decode(object: &[u8], page: &mut [u8], scratch: &mut Scratch) -> R
     }
     let Scratch { table, links, bytes } = scratch;
     let mut at = Head::BYTES;
-    if let Some(set) = head.description {
+    if head.code != Code::Raw {
         let Some(raw) = object.get(at..at + head.raw) else { return Err(truncated(at)) };
         at += head.raw;
-        let no_code = DecodeError::new(Fault::Codes, at);
-        let table = table.first_chunk_mut().ok_or(no_code)?;
-        let sorted = links.first_chunk_mut().ok_or(no_code)?;
-        let lengths = bytes.first_chunk_mut().ok_or(no_code)?;
-        let end = read_table(object, 8 * at, set, lengths, sorted, table).ok_or(no_code)?;
-        at = end.div_ceil(8);
+        let table = match head.code {
+            Code::Known(set) => &known::TABLES[set % known::SETS],
+            Code::Described(set) => {
+                let no_code = DecodeError::new(Fault::Codes, at);
+                let table = table.first_chunk_mut().ok_or(no_code)?;
+                let sorted = links.first_chunk_mut().ok_or(no_code)?;
+                let lengths = bytes.first_chunk_mut().ok_or(no_code)?;
+                let end = read_table(object, 8 * at, set, lengths, sorted, table).ok_or(no_code)?;
+                at = end.div_ceil(8);
+                table
+            }
+            Code::Raw => return Err(truncated(at)),
+        };
         let mut bounds = [at; STREAMS + 1];
         for (stream, size) in head.sizes[..STREAMS].iter().enumerate() {
             at += size;
@@ -82,6 +89,7 @@ fn ends(at: usize, (start, end): (usize, usize)) -> Result<(), DecodeError> {
 }
 
 /// Decodes the streams of literals side by side, each between two of the bounds.
+#[inline(never)]
 fn read_literals(
     object: &[u8],
     bounds: &[usize; STREAMS + 1],
@@ -113,6 +121,7 @@ fn read_literals(
 }
 
 /// Decodes the two streams of tokens side by side.
+#[inline(never)]
 fn read_tokens(
     object: &[u8],
     streams: [(usize, usize); 2],

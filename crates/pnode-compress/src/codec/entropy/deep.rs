@@ -10,7 +10,7 @@ const REACH: usize = 8;
 /// How many more bits a match one position later has to save.
 const LATER: isize = 6;
 /// A match that saves so many bits is taken without a look at the next position.
-const GOOD: isize = 240;
+const GOOD: isize = 25;
 
 /// A match and what it saves, in bits; nothing if it is none.
 #[derive(Clone, Copy)]
@@ -91,6 +91,7 @@ fn match_before(part: &[u8; PART], at: usize, distance: usize, most: usize) -> u
 }
 
 /// Finds the sequences of a part; what follows the last one is literals.
+#[inline(never)]
 pub(super) fn thorough<'s>(
     part: &[u8; PART],
     table: &mut [u16; 4096],
@@ -122,11 +123,9 @@ pub(super) fn thorough<'s>(
         (at, last) = (at + best.length, best.distance);
         taken = at;
         // The end of a match is where the next repeat of it will be cut.
-        for back in [2, 1] {
-            if at - back + 8 <= PART {
-                let word = load!(u64, part, at - back);
-                earlier.exchange(word, at - back);
-            }
+        if at + 6 <= PART {
+            let word = load!(u64, part, at - 2);
+            earlier.exchange(word, at - 2);
         }
     }
     found

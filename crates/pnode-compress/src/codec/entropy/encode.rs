@@ -4,7 +4,7 @@ use super::bits::BitWriter;
 use super::lengths::{self, SYMBOLS};
 use super::parse::{Sequence, Sequences};
 use super::token::{self, SHAPES};
-use super::{Head, PART, STREAMS};
+use super::{Code, Effort, Head, PART, STREAMS, known};
 use crate::codec::reach::{load, store};
 
 /// Where the literals of a part are, and the memory that they are gathered in.
@@ -22,6 +22,7 @@ pub(super) enum Source<'l> {
 pub(super) fn encode(
     sequences: Sequences<'_>,
     source: Source<'_>,
+    effort: Effort,
     plane: usize,
     out: &mut [u8],
     work: &mut [u16; 4096],
@@ -52,12 +53,18 @@ pub(super) fn encode(
         head.raw = noise(literals, plane, before_matches, rest.first_chunk_mut()?, counts);
         let literals = &literals[head.raw..];
         count(literals, rest.first_chunk_mut()?, counts);
-        let bits = lengths::assign(counts, literals.len(), codes, ideals, rest.first_chunk_mut()?);
-        let (set, description) = lengths::description_cost(codes);
-        let coded = description + bits;
+        let (set, bits) = known::nearest(counts);
+        let own = lengths::estimate(counts, literals.len());
+        let (code, coded) = if bits <= own + own / effort.patience() {
+            (Code::Known(set), bits)
+        } else {
+            let bits = lengths::assign(counts, literals.len(), codes, ideals, rest.first_chunk_mut()?);
+            let (set, description) = lengths::description_cost(codes);
+            (Code::Described(set), description + bits)
+        };
         // Codes that hardly gain would cost a decoder all the same.
         if coded < 8 * (literals.len() - literals.len() / 32) {
-            head.description = Some(set);
+            head.code = code;
             8 * head.raw + coded
         } else {
             8 * core::mem::take(&mut head.raw) + 8 * literals.len()
@@ -68,12 +75,20 @@ pub(super) fn encode(
     }
 
     let mut at = Head::BYTES;
-    if let Some(set) = head.description {
+    if head.code != Code::Raw {
         let (raw, literals) = literals.split_at(head.raw);
         out.get_mut(at..at + raw.len())?.copy_from_slice(raw);
-        let mut description = BitWriter::new(out, at + raw.len());
-        lengths::describe(codes, set, &mut description);
-        at = description.finish()?;
+        at += raw.len();
+        let codes = match head.code {
+            Code::Known(set) => &known::CODES[set % known::SETS],
+            Code::Described(set) => {
+                let mut description = BitWriter::new(out, at);
+                lengths::describe(codes, set, &mut description);
+                at = description.finish()?;
+                &*codes
+            }
+            Code::Raw => return None,
+        };
         let mut rest = literals;
         for stream in 0..STREAMS {
             let share = if stream + 1 < STREAMS { literals.len() / STREAMS } else { rest.len() };
@@ -156,6 +171,7 @@ fn copy_run(part: &[u8; PART], memory: &mut [u8; PART], to: usize, from: usize, 
 
 /// How many literals lie in planes of noise, which no code makes shorter: whole planes from the first one on, none with a
 /// match in it, and not the last one.
+#[inline(never)]
 fn noise(
     literals: &[u8],
     plane: usize,
@@ -178,6 +194,7 @@ fn noise(
 }
 
 /// Counts literals, in four histograms so that equal neighbours do not wait for each other.
+#[inline(never)]
 fn count(literals: &[u8], histograms: &mut [u16; 4 * SYMBOLS], counts: &mut [u16; SYMBOLS]) {
     histograms.fill(0);
     let groups = literals.chunks_exact(4);

@@ -66,6 +66,8 @@ fn log(n: usize) -> usize {
 ///
 /// In `codes` are the bits above, and their number, 1 to [`MAX_BITS`], in the lowest 4 bits; 0 for a symbol that does not
 /// occur. `ideals` and `buckets` are working memory.
+// Out of line, so that what only it keeps is not on the stack of all that the encoder calls.
+#[inline(never)]
 pub(super) fn assign(
     counts: &[u16; SYMBOLS],
     total: usize,
@@ -145,28 +147,52 @@ fn threshold(buckets: &Buckets) -> (usize, usize) {
 }
 
 /// Turns lengths into canonical codes: ordered by length, then lane, then symbol, counting up.
-fn number(codes: &mut [u16; SYMBOLS]) {
+#[inline(never)]
+pub(super) const fn number(codes: &mut [u16; SYMBOLS]) {
     let mut next = [0u16; 16 * LANES];
-    for (symbol, &length) in codes.iter().enumerate() {
-        next[usize::from(length & 15) * LANES + symbol % LANES] += 1;
+    let mut symbol = 0;
+    while symbol < SYMBOLS {
+        next[(codes[symbol] & 15) as usize * LANES + symbol % LANES] += 1;
+        symbol += 1;
     }
-    let mut code = 0;
-    for length in 1..=MAX_BITS as usize {
-        for start in &mut next[length * LANES..][..LANES] {
-            let population = *start;
-            *start = code << 4 | length as u16;
-            code += population;
+    let (mut code, mut place) = (0, LANES);
+    while place < (MAX_BITS as usize + 1) * LANES {
+        let population = next[place];
+        next[place] = code << 4 | (place / LANES) as u16;
+        code += population;
+        place += 1;
+        if place % LANES == 0 {
+            code <<= 1;
         }
-        code <<= 1;
     }
     // The length 0 stands for no code, and stays 0.
-    next[..LANES].fill(0);
-    for (symbol, code) in codes.iter_mut().enumerate() {
-        let length = usize::from(*code & 15);
-        let next = &mut next[length * LANES + symbol % LANES];
-        *code = *next;
-        *next += u16::from(length > 0) << 4;
+    let mut lane = 0;
+    while lane < LANES {
+        next[lane] = 0;
+        lane += 1;
     }
+    symbol = 0;
+    while symbol < SYMBOLS {
+        let length = (codes[symbol] & 15) as usize;
+        let place = length * LANES + symbol % LANES;
+        codes[symbol] = next[place];
+        next[place] += ((length > 0) as u16) << 4;
+        symbol += 1;
+    }
+}
+
+/// What a code of their own would take for symbols with these counts, whose sum is `total`, and its description, in bits:
+/// near enough to decide whether to make it.
+#[inline(never)]
+pub(super) fn estimate(counts: &[u16; SYMBOLS], total: usize) -> usize {
+    let whole = log(total);
+    let (mut units, mut symbols) = (0, 0);
+    for &count in counts {
+        let count = usize::from(count);
+        units += count * whole.saturating_sub(log(count)).clamp(UNIT, RAREST);
+        symbols += usize::from(count > 0);
+    }
+    units / UNIT + 40 + 7 * symbols / 2
 }
 
 /// The symbols of a description: a length, 0 for no code, or eight symbols without a code.

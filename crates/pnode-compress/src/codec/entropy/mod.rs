@@ -7,8 +7,9 @@
 //!
 //! A page is small, so what counts besides is what a code costs before its first symbol:
 //! - tokens have codes that come with the format (`trained`), whose tables are constants;
-//! - literals have one code of their own, whose lengths are found without sorting or a tree, are described under codes
-//!   that come with the format too, and fill a decoding table from one end to the other (`lengths`);
+//! - so do the literals of most pages (`known`); others have one code of their own, whose lengths are found without sorting or
+//!   a tree, are described under codes that come with the format too, and fill a decoding table from one end to the other
+//!   (`lengths`);
 //! - literals and tokens lie in several streams, which a decoder reads side by side: one alone would wait for its table;
 //! - extra bits have a fixed number for each token, so that a decoder splits sequences without a branch (`token`).
 //!
@@ -19,6 +20,7 @@ mod bits;
 mod decode;
 mod deep;
 mod encode;
+mod known;
 mod lengths;
 mod parse;
 mod token;
@@ -42,6 +44,29 @@ pub(super) enum Effort {
     Thorough,
 }
 
+impl Effort {
+    /// A code that comes with the format is taken if it costs no more than one part in so many more: it costs no time, and
+    /// is a table less to make for each decoder.
+    fn patience(self) -> usize {
+        match self {
+            Self::Quick => 16,
+            Self::Thorough => 64,
+        }
+    }
+}
+
+/// What the code of literals is.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Code {
+    /// There is none.
+    #[default]
+    Raw,
+    /// One that is described, under this set of codes of marks.
+    Described(usize),
+    /// That of a set that comes with the format.
+    Known(usize),
+}
+
 /// The head of a coded part.
 #[derive(Default)]
 struct Head {
@@ -51,8 +76,8 @@ struct Head {
     sequences: usize,
     /// The set of the codes of tokens.
     token_set: usize,
-    /// The set of the codes that describe the code of literals; none if literals are not coded.
-    description: Option<usize>,
+    /// What the code of literals is.
+    code: Code,
     /// How many literals are not coded, in front of those that are; a multiple of [`RAW_UNIT`](Self::RAW_UNIT).
     raw: usize,
     /// The bytes of the streams of literals, then of the two of tokens.
@@ -80,22 +105,37 @@ impl Head {
             rest >>= Self::SIZE_BITS;
             size
         });
+        // Bit 27, the set of marks, and the set that comes with the format.
+        let (code, spare) = match (word >> 27 & 1, word >> 25 & 3, rest as usize) {
+            (1, set, 0) => (Code::Described(set), 0),
+            (1, 0, known @ 1..=known::SETS) => (Code::Known(known - 1), 0),
+            (_, _, spare) => (Code::Raw, spare),
+        };
         Self {
             literals: word & 0x1FFF,
             sequences: word >> 13 & 0x3FF,
             token_set: word >> 23 & 3,
-            description: (word >> 27 & 1 == 1).then_some(word >> 25 & 3),
+            code,
             raw: (word >> 28) * Self::RAW_UNIT,
             sizes,
-            spare: rest as usize,
+            spare,
         }
     }
 
     fn write(&self, bytes: &mut [u8; Self::BYTES]) {
-        let description = self.description.map_or(0, |set| 4 | set) << 25;
+        let (description, known) = match self.code {
+            Code::Raw => (0, 0),
+            Code::Described(set) => (4 | set, 0),
+            Code::Known(set) => (4, set + 1),
+        };
+        let description = description << 25;
         let raw = (self.raw / Self::RAW_UNIT) << 28;
         let word = self.literals | self.sequences << 13 | self.token_set << 23 | description | raw;
-        let sizes = self.sizes.iter().rev().fold(0, |sizes, &size| sizes << Self::SIZE_BITS | size as u128);
+        let sizes = self
+            .sizes
+            .iter()
+            .rev()
+            .fold(known as u128, |sizes, &size| sizes << Self::SIZE_BITS | size as u128);
         let (first, rest) = bytes.split_at_mut(4);
         first.copy_from_slice(&(word as u32).to_le_bytes());
         rest.copy_from_slice(&sizes.to_le_bytes()[..rest.len()]);
@@ -134,6 +174,7 @@ pub(super) fn encode(
     Some(end)
 }
 
+#[inline(never)]
 fn encode_part(
     effort: Effort,
     transform: Transform,
@@ -154,7 +195,7 @@ fn encode_part(
         Effort::Thorough => deep::thorough(source, table, links),
     };
     let source = if plain { Source::Part(part, bytes) } else { Source::Memory(bytes) };
-    encode::encode(sequences, source, transform.plane(), out, table)
+    encode::encode(sequences, source, effort, transform.plane(), out, table)
 }
 
 /// Decodes an object of [`encode`].
