@@ -117,15 +117,18 @@ impl Zone<'_> {
         while value != node::DEAD && value & node::ISOLATED == 0 {
             let split = node::split(value) & mask;
             if node::free(value) & mask == mask {
-                match at.compare_exchange_weak(value, node::with_block(value, child, run), AcqRel, Acquire) {
+                // Acquire pairs with the Release of the frees.
+                match at.compare_exchange_weak(value, node::with_block(value, child, run), Acquire, Acquire) {
                     Ok(_) => return Some(if level == 1 { node::class(value) } else { UNCLAIMED }),
                     Err(now) => value = now,
                 }
-            } else if (node::free(value) | split) & mask == mask && !collected {
+            } else if node::whole(value) & mask == mask && !collected {
                 self.collect_children(level, index, split, busy);
                 collected = true;
                 value = at.load(Acquire);
             } else {
+                // By B3 nothing was free that is not said to be, unless a hint is just being looked at again.
+                *busy |= value & node::SETTLING != 0;
                 return None;
             }
         }
@@ -143,7 +146,7 @@ impl Zone<'_> {
                 return None;
             }
             // Acquire pairs with the Release of the free that gave the frames back.
-            match at.compare_exchange_weak(value, value | word::pattern(offset, order), AcqRel, Relaxed) {
+            match at.compare_exchange_weak(value, value | word::pattern(offset, order), Acquire, Relaxed) {
                 Ok(_) => return Some(self.class_of(self.index(1, pfn))),
                 Err(now) => value = now,
             }

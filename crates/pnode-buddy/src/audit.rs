@@ -208,3 +208,54 @@ impl Zone<'_> {
         if word::serves(value) > hint { Err(AuditError::Understated { pfn }) } else { Ok(()) }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use pnode_core::sync::Ordering::Relaxed;
+    use pnode_core::{FrameRange, MigrateType, Order};
+
+    use super::*;
+    use crate::metadata::{Line, Metadata};
+
+    /// What an audit says after `damage` to the books of a zone with one allocated frame.
+    fn audited(damage: impl Fn(&Zone<'_>)) -> Result<Stats, AuditError> {
+        let range = FrameRange::new(Pfn::new(0), 1 << 14).unwrap();
+        let mut lines: Vec<Line> = vec![Line::ZERO; Geometry::new(range).unwrap().lines()];
+        let zone = Zone::new(range, Metadata::assume_zeroed(&mut lines)).unwrap();
+        assert_eq!(zone.alloc(Order::ZERO, MigrateType::Movable), Ok(Pfn::new(0)));
+        damage(&zone);
+        zone.audit()
+    }
+
+    #[test]
+    fn an_audit_refutes_books_that_are_decided_above() {
+        assert!(audited(|_| {}).is_ok());
+        let word = audited(|zone| zone.word(3).store(word::EMPTY, Relaxed));
+        assert_eq!(word, Err(AuditError::Undead { pfn: Pfn::new(96) }));
+        let area = audited(|zone| zone.node(1, 2).store(node::empty(0), Relaxed));
+        assert_eq!(area, Err(AuditError::Undead { pfn: Pfn::new(1024) }));
+    }
+
+    #[test]
+    fn an_audit_refutes_an_area_that_offers_all_while_its_node_does_not_know() {
+        let area = audited(|zone| {
+            let at = zone.node(1, 0);
+            at.store(node::with_advert(at.load(Relaxed), advert::EMPTY), Relaxed);
+        });
+        assert_eq!(area, Err(AuditError::Understated { pfn: Pfn::new(0) }));
+    }
+
+    #[test]
+    fn an_audit_refutes_an_area_that_hides_what_a_word_has() {
+        let area = audited(|zone| {
+            let block = Order::new(word::ORDER).unwrap();
+            (1..16).for_each(|at| zone.alloc_at(Pfn::new(at * 32), block, MigrateType::Movable).unwrap());
+            let at = zone.node(1, 0);
+            at.store(node::with_advert(at.load(Relaxed), advert::NONE), Relaxed);
+        });
+        assert_eq!(area, Err(AuditError::Understated { pfn: Pfn::new(0) }));
+    }
+}

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed};
+use pnode_core::sync::Ordering::{Acquire, Relaxed, Release};
 use pnode_core::sync::fence_after_rmw;
 use pnode_core::{FrameError, FreeError, MigrateType, Order, Pfn};
 
@@ -120,7 +120,7 @@ impl Zone<'_> {
                 return 0;
             }
             // Acquire pairs with the Release of the frees that gave the frames back.
-            match at.compare_exchange_weak(value, value | u64::from(taken), AcqRel, Relaxed) {
+            match at.compare_exchange_weak(value, value | u64::from(taken), Acquire, Relaxed) {
                 Ok(_) => {
                     // As in `admit`. The first frame was admitted; if the zone or its range was isolated since, these
                     // are not.
@@ -185,7 +185,7 @@ impl Zone<'_> {
             }
             let new = value & !u64::from(mask);
             // Release pairs with the Acquire in `alloc_in_word`: the next owner sees all that this one did.
-            if at.compare_exchange(value, new, AcqRel, Relaxed).is_ok() {
+            if at.compare_exchange(value, new, Release, Relaxed).is_ok() {
                 break (node::class(books), new);
             }
         };

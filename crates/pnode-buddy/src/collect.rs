@@ -65,8 +65,9 @@ impl Zone<'_> {
     }
 
     fn collect_word(&self, index: usize) -> Collected {
-        // Acquire pairs with the Release of the frees that emptied the word; Release with the next owner's Acquire.
-        match self.word(index).compare_exchange(word::EMPTY, word::DEAD, AcqRel, Relaxed) {
+        // Acquire pairs with the Release of the frees that emptied the word. What they did is passed on by the Release with
+        // which the caller makes the child free (B2).
+        match self.word(index).compare_exchange(word::EMPTY, word::DEAD, Acquire, Relaxed) {
             Ok(_) => Collected::Whole,
             Err(word::DEAD) => Collected::Moving,
             Err(_) => Collected::Partly,

@@ -1,6 +1,6 @@
 //! Taking a block back: one validated compare-and-swap on the word that decides about it.
 
-use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed};
+use pnode_core::sync::Ordering::{Acquire, Relaxed, Release};
 use pnode_core::sync::{fence_after_rmw, spin_loop};
 use pnode_core::{FreeError, Order, Pfn};
 
@@ -65,7 +65,7 @@ impl Zone<'_> {
                 return None;
             }
             // Release pairs with the Acquire in `alloc_in_word`: the next owner sees all that this one did.
-            match at.compare_exchange_weak(value, value & !pattern, AcqRel, Acquire) {
+            match at.compare_exchange_weak(value, value & !pattern, Release, Relaxed) {
                 Ok(_) => break value & !pattern,
                 Err(now) => value = now,
             }
@@ -115,14 +115,14 @@ impl Zone<'_> {
         let at = self.node(level, index);
         let child = self.child_of(level, pfn.get());
         let run = order - child_order(level);
-        let mut value = at.load(Acquire);
+        let mut value = at.load(Relaxed);
         loop {
             if !node::holds(value, child, run) {
                 return None;
             }
             let new = node::advertised_up(node::with_free(value, node::run_mask(child, run)));
             // Release pairs with the Acquire of the search that takes the children.
-            match at.compare_exchange_weak(value, new, AcqRel, Acquire) {
+            match at.compare_exchange_weak(value, new, Release, Relaxed) {
                 Ok(_) => {
                     // INVARIANT: B4: a node that advertises everything needs to tell nobody.
                     if node::advertised(value) != advert::EMPTY {
@@ -176,7 +176,7 @@ impl Zone<'_> {
                 return None;
             }
             // As in `free_in_word`.
-            match at.compare_exchange_weak(value, value & !pattern, AcqRel, Acquire) {
+            match at.compare_exchange_weak(value, value & !pattern, Release, Acquire) {
                 Ok(_) => break,
                 Err(now) => value = now,
             }

@@ -208,6 +208,25 @@ mod tests {
     }
 
     #[test]
+    fn no_two_parts_of_the_metadata_overlap() {
+        for frames in [1, 1 << 14, 1 << 21, (1 << 24) + 5] {
+            let geometry = geometry(512, frames);
+            assert_eq!(geometry.bytes(), geometry.lines() * 64);
+            let mut end = geometry.inboxes + geometry.level(1).count;
+            for level in 1..=LEVELS {
+                for class in 0..if level == 1 { CLASSES as u8 } else { 1 } {
+                    for advert in Geometry::first_advert(level)..=advert::HALF {
+                        let map = geometry.map(level, class, advert);
+                        assert!(map >= end, "level {level}, class {class}, advert {advert}");
+                        end = map + geometry.level(level).shape.words();
+                    }
+                }
+            }
+            assert!(geometry.counts >= end);
+        }
+    }
+
+    #[test]
     fn sizes_that_cannot_be_are_refused() {
         let frames = MAX_FRAMES + 1;
         let range = FrameRange::new(Pfn::new(0), frames).unwrap();

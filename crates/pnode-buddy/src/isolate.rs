@@ -546,7 +546,7 @@ impl<'m> Zone<'m> {
     fn set_absent(&self, level: usize, index: usize, mask: u64) {
         let at = self.node(level, index);
         let mut old = at.load(Relaxed);
-        while let Err(now) = at.compare_exchange_weak(old, node::with_absent(old, mask), AcqRel, Relaxed) {
+        while let Err(now) = at.compare_exchange_weak(old, node::with_absent(old, mask), Release, Relaxed) {
             old = now;
         }
     }

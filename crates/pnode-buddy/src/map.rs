@@ -213,5 +213,6 @@ mod tests {
         );
         assert!(cells[1].contains("#bbbbbb") && cells[4].contains("#1e3a8a"));
         assert!(cells[3].contains("0x3c: 4 free, 6 taken, 0 absent"), "{}", cells[3]);
+        assert!(cells[1].contains("0x28: 0 free, 0 taken, 10 absent"), "{}", cells[1]);
     }
 }

@@ -211,7 +211,7 @@ impl Zone<'_> {
             let new = node::without_owner(node::with_free(value, spare));
             let new = if spare == 0 { new } else { node::advertised_up(new) };
             // Release pairs with the Acquire of the search that takes the children: it sees their words dead.
-            match at.compare_exchange_weak(value, new, AcqRel, Relaxed) {
+            match at.compare_exchange_weak(value, new, Release, Relaxed) {
                 Ok(_) if spare != 0 => return self.rose(1, area, node::advertised(value), new),
                 Ok(_) => return,
                 Err(now) => value = now,

@@ -246,3 +246,22 @@ fn books_of_others_are_refused() {
         Err(RecoverError::BrokenRange { .. })
     ));
 }
+
+#[test]
+fn books_that_cannot_be_are_refused_with_the_frame() {
+    let range = range(0, 1024);
+    let mut lines = vec![Line::ZERO; Geometry::new(range).unwrap().lines()];
+    let zone = Zone::new(range, Metadata::assume_zeroed(&mut lines)).unwrap();
+    zone.alloc(Order::ZERO, MigrateType::Movable).unwrap();
+    let (sound, top) = (image(&zone), zone.geometry.level(TOP).nodes);
+    // A node without a parent is never dead.
+    let mut books = sound.clone();
+    *word_mut(&mut books, top) = node::DEAD;
+    let refused = Zone::recover(range, Metadata::kept(&mut books)).map(|_| ());
+    assert_eq!(refused, Err(RecoverError::Broken { pfn: Pfn::new(0) }));
+    // Two frames at an odd place cannot lie on a shelf.
+    let mut books = sound;
+    *word_mut(&mut books, 0) = word::EMPTY | 0b11 << (32 + 5) | 1 << 6;
+    let refused = Zone::recover(range, Metadata::kept(&mut books)).map(|_| ());
+    assert_eq!(refused, Err(RecoverError::Broken { pfn: Pfn::new(5) }));
+}

@@ -102,11 +102,11 @@ impl Zone<'_> {
             if order >= word::ORDER {
                 let run = order - word::ORDER;
                 if let Some(child) = node::best_run(node::free(value), run) {
-                    // Acquire: see above. Release keeps the chain from who freed the children to who takes them.
+                    // Acquire pairs with the Release of who freed the children; if it fails, with that of who moves them.
                     match at.compare_exchange_weak(
                         value,
                         node::with_block(value, child, run),
-                        AcqRel,
+                        Acquire,
                         Acquire,
                     ) {
                         Ok(_) => return Some(Pfn::new(self.child_pfn(1, area, child))),
@@ -199,7 +199,7 @@ impl Zone<'_> {
         loop {
             let offset = word::best_fit(value, order)?;
             // Acquire pairs with the Release of the free that gave the frames back.
-            match at.compare_exchange_weak(value, value | word::pattern(offset, order), AcqRel, Relaxed) {
+            match at.compare_exchange_weak(value, value | word::pattern(offset, order), Acquire, Relaxed) {
                 Ok(_) => return Some(offset),
                 Err(now) => value = now,
             }
@@ -242,11 +242,11 @@ impl Zone<'_> {
     pub(crate) fn claim_near(&self, level: usize, index: usize, order: u8) -> Option<Pfn> {
         let run = order - child_order(level);
         let at = self.node(level, index);
-        let mut value = at.load(Acquire);
+        let mut value = at.load(Relaxed);
         while value != node::DEAD {
             let child = node::best_run(node::free(value), run)?;
             // Acquire pairs with the Release of the frees.
-            match at.compare_exchange_weak(value, node::with_block(value, child, run), AcqRel, Acquire) {
+            match at.compare_exchange_weak(value, node::with_block(value, child, run), Acquire, Relaxed) {
                 Ok(_) => return Some(Pfn::new(self.child_pfn(level, index, child))),
                 Err(now) => value = now,
             }
@@ -262,14 +262,14 @@ impl Zone<'_> {
         let child = self.child_of(level, pfn.get());
         let run = order - child_order(level);
         let mask = node::run_mask(child, run);
-        // Acquire pairs with the Release of the frees.
-        let mut value = at.load(Acquire);
+        let mut value = at.load(Relaxed);
         loop {
             let suits = value & node::ISOLATED == 0 && (level > 1 || node::class(value) == class);
             if value == node::DEAD || node::free(value) & mask != mask || !suits {
                 return None;
             }
-            match at.compare_exchange_weak(value, node::with_block(value, child, run), AcqRel, Acquire) {
+            // Acquire pairs with the Release of the frees.
+            match at.compare_exchange_weak(value, node::with_block(value, child, run), Acquire, Relaxed) {
                 Ok(_) => return Some(if level == 1 { class } else { UNCLAIMED }),
                 Err(now) => value = now,
             }

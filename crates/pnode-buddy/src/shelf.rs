@@ -11,7 +11,7 @@
 //!   its bits: whoever frees it again finds that it is cached.
 //! - **S2** no word reads as owned by what lies on shelves, and none of an area that is [`node::HOLED`] has anything there.
 
-use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed};
+use pnode_core::sync::Ordering::{Relaxed, Release};
 use pnode_core::sync::fence_after_rmw;
 use pnode_core::{Order, Pfn};
 
@@ -146,7 +146,7 @@ impl Zone<'_> {
                 return false;
             }
             // Relaxed: the block stays with this CPU. INVARIANT: S1: of two frees, one finds the block held.
-            match at.compare_exchange_weak(value, new, Relaxed, Acquire) {
+            match at.compare_exchange_weak(value, new, Relaxed, Relaxed) {
                 Ok(_) => break,
                 Err(now) => value = now,
             }
@@ -185,7 +185,7 @@ impl Zone<'_> {
         let new = loop {
             let new = word::with_free(value, offset, order);
             // Release pairs with the Acquire in `alloc_in_word`: the next owner sees all that the last one did.
-            match at.compare_exchange_weak(value, new, AcqRel, Relaxed) {
+            match at.compare_exchange_weak(value, new, Release, Relaxed) {
                 Ok(_) => break new,
                 Err(now) => value = now,
             }

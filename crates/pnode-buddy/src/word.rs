@@ -404,7 +404,7 @@ mod tests {
             };
             let largest = (order..=ORDER).rev().find(|size| fits(*size));
             assert_eq!(largest, Some(merged(word, offset, order)), "{word:#x} {offset} {order}");
-            for least in 0..ORDER {
+            for least in 0..=ORDER {
                 let news = merged(word, offset, order) >= least;
                 assert_eq!(is_free_around(word, offset, least), news, "{word:#x} {offset} {order} {least}");
             }

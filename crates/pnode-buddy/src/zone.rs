@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use pnode_core::sync::Ordering::{Acquire, Relaxed, Release};
 use pnode_core::sync::{AtomicU64, spin_loop};
 use pnode_core::{FrameError, FrameRange, FrameSource, FrameZone, FreeError, MigrateType, Order, Pfn};
 
@@ -421,7 +421,7 @@ impl<'m> Zone<'m> {
         loop {
             let new = node::with_free(old, mask);
             // Release pairs with the Acquire of the search that takes the children: it sees their words dead.
-            match node.compare_exchange_weak(old, new, AcqRel, Acquire) {
+            match node.compare_exchange_weak(old, new, Release, Relaxed) {
                 Ok(_) => return,
                 Err(now) => old = now,
             }

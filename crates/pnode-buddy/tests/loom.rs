@@ -10,7 +10,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use pnode_buddy::{Cpu, Geometry, Keep, Line, Metadata, Zone};
-use pnode_core::sync::explore;
+use pnode_core::sync::{explore, explore_hand_over};
 use pnode_core::{FrameError, FrameRange, MigrateType, Order, Pfn};
 
 const MOVABLE: MigrateType = MigrateType::Movable;
@@ -169,7 +169,7 @@ fn an_area_in_motion_is_waited_for() {
 #[test]
 fn frames_hand_over_what_was_written() {
     for (start, frames, big) in [(64, 2, 1), (64, 32, 5), (512, 512, 9)] {
-        model(move || {
+        explore_hand_over(2, move || {
             let zone = zone(start, frames);
             let cells: Arc<Vec<UnsafeCell<u32>>> = Arc::new((0..2).map(|_| UnsafeCell::new(0)).collect());
             let write = move |cells: &Vec<UnsafeCell<u32>>, pfn: Pfn, size: u8| {
@@ -186,11 +186,10 @@ fn frames_hand_over_what_was_written() {
                 write(&theirs, block, big);
                 other.free(block, order(big)).unwrap();
             });
-            if let Some(pfn) = alloc(&zone, 0) {
+            if let Ok(pfn) = zone.alloc(Order::ZERO, MOVABLE) {
                 write(&cells, pfn, 0);
             }
             peer.join().unwrap();
-            zone.audit().unwrap();
         });
     }
 }
@@ -392,7 +391,7 @@ fn a_cleared_shelf_is_not_lost_to_a_disappointed_search() {
 /// its last user wrote.
 #[test]
 fn a_shelf_hands_over_what_was_written() {
-    model(|| {
+    explore_hand_over(2, || {
         let zone = nearly_full(2);
         let frames = fill(&zone, 0);
         let cell = Arc::new(UnsafeCell::new(0));
@@ -402,7 +401,7 @@ fn a_shelf_hands_over_what_was_written() {
         let neighbour = frames[1];
         let peer = thread::spawn(move || {
             other.free(neighbour, Order::ZERO).unwrap();
-            while let Some(pfn) = alloc(&other, 0) {
+            while let Ok(pfn) = other.alloc(Order::ZERO, MOVABLE) {
                 if pfn == shelved {
                     // SAFETY: the frame is ours; loom reports the race if it is not.
                     theirs.with_mut(|value| unsafe { *value += 1 });
@@ -418,7 +417,6 @@ fn a_shelf_hands_over_what_was_written() {
         cpu.drain();
         drop(cpu);
         peer.join().unwrap();
-        zone.audit().unwrap();
     });
 }
 
@@ -581,7 +579,7 @@ fn blocks_hand_over_what_was_written_whichever_way_they_go() {
     type Take = fn(&Zone<'_>, Pfn, u8) -> Option<Pfn>;
     type Give = fn(&Zone<'_>, Pfn, u8);
     let takes: [Take; 5] = [
-        |zone, _, size| alloc(zone, size),
+        |zone, _, size| zone.alloc(order(size), MOVABLE).ok(),
         |zone, pfn, size| zone.alloc_at(pfn, order(size), MOVABLE).is_ok().then_some(pfn),
         |zone, pfn, size| {
             let range = FrameRange::block(pfn, order(size)).unwrap();
@@ -614,7 +612,7 @@ fn blocks_hand_over_what_was_written_whichever_way_they_go() {
     for (size, take, give) in [0, 1, 5, 6, 9].into_iter().flat_map(|size| {
         takes.into_iter().flat_map(move |take| gives.into_iter().map(move |give| (size, take, give)))
     }) {
-        explore(2, move || {
+        explore_hand_over(2, move || {
             let zone = zone(4 << size, 4 << size);
             let contents = Arc::new(Contents((0..4).map(|_| UnsafeCell::new(0)).collect(), 1 << size));
             let taken = [(); 3].map(|()| alloc(&zone, size).unwrap());
@@ -627,7 +625,6 @@ fn blocks_hand_over_what_was_written_whichever_way_they_go() {
                 contents.touch(&zone, pfn);
             }
             peer.join().unwrap();
-            zone.audit().unwrap();
         });
     }
 }
