@@ -6,7 +6,7 @@ use pnode_core::{FrameRange, MigrateType, Order, Pfn};
 
 use crate::count::UNCLAIMED;
 use crate::error::AllocAtError;
-use crate::geometry::{AREA, TOP, child_order, level_of};
+use crate::geometry::{AREA, TOP, child_order, group_of, level_of};
 use crate::node::{self, Child};
 use crate::table::Part;
 use crate::word::{self, level};
@@ -95,7 +95,11 @@ impl Zone<'_> {
                     if at.compare_exchange(value, new, AcqRel, Relaxed).is_ok() {
                         let area = level == 2;
                         let below = self.index(level - 1, pfn);
-                        self.bring_to_life(level - 1, below, node::empty(if area { class } else { 0 }));
+                        self.bring_to_life(
+                            level - 1,
+                            below,
+                            node::empty(if area { group_of(order, class) } else { 0 }),
+                        );
                         if area {
                             self.counts().transfer(UNCLAIMED, class, AREA);
                         }

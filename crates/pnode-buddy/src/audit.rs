@@ -163,7 +163,7 @@ impl Zone<'_> {
             return Err(AuditError::Understated { pfn: here });
         }
         for advert in Geometry::first_advert(level)..=serves.min(advert::HALF) {
-            if !self.map(level, node::class(value), advert).listed(index) {
+            if !self.map(level, node::group(value), advert).listed(index) {
                 return Err(AuditError::Understated { pfn: here });
             }
         }

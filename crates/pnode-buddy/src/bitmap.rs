@@ -42,6 +42,12 @@ impl Shape {
         }
     }
 
+    /// Which of its words summarizes all others.
+    #[inline]
+    pub(crate) const fn root(&self) -> usize {
+        self.offsets[self.levels - 1] as usize
+    }
+
     /// Words that such a bitmap takes.
     pub(crate) const fn words(&self) -> usize {
         self.offsets[self.levels] as usize
@@ -135,7 +141,7 @@ impl Bitmap<'_> {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         // Acquire pairs with the Release in `insert`.
-        self.words.at(self.place(self.shape.levels - 1, 0)).load(Acquire) == 0
+        self.words.at(self.base + self.shape.root()).load(Acquire) == 0
     }
 
     /// The lowest member at or above `from` that is not in `except`. With an exception, only the first few words that have

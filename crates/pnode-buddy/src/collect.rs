@@ -57,7 +57,7 @@ impl Zone<'_> {
                 if level == 1 {
                     self.counts().transfer(node::class(value), UNCLAIMED, AREA);
                 }
-                self.withdraw(level, index, node::class(value), 0..=advert::HALF);
+                self.withdraw(level, index, node::group(value), 0..=advert::HALF);
                 return Collected::Whole;
             }
             self.gate.leave();

@@ -21,7 +21,7 @@ pub enum Keep {
     Counts,
     /// Also single frames of each migrate type, which it hands out and takes back without any: 32, and in a zone of more
     /// than 32,768 frames up to a 512th of the zone, but no more than 512; and blocks of orders 0 to 4 that it freed, up to
-    /// 768 frames and a 200th of the zone, which it hands out again with one.
+    /// 768 frames and a 400th of the zone, which it hands out again with one.
     Frames,
 }
 
@@ -322,8 +322,8 @@ impl<'z, 'm> Cpu<'z, 'm> {
                 return Ok(take_cached(zone, owned));
             }
             if let Some(given) = zone.turn(owned) {
-                let pfn = take_cached(zone, owned);
-                self.count_small(migrate as u8, i64::from(given));
+                let (pfn, class) = (take_cached(zone, owned), owned.class);
+                self.count_small(class, i64::from(given));
                 return Ok(pfn);
             }
             let (class, frames) = zone.disown(core::mem::replace(owned, Owned::NONE));
@@ -337,7 +337,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
             if gained != 0 {
                 self.count(UNCLAIMED, -(gained as i64));
             }
-            self.count_small(migrate as u8, gained as i64 - next.frames() as i64);
+            self.count_small(next.class, gained as i64 - next.frames() as i64);
             // As in `admit`: an owner that a walk did not find in the books finds the zone closed.
             if zone.is_closed() {
                 self.give_back();

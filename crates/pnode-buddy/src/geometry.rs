@@ -1,7 +1,7 @@
 //! How much metadata a zone needs, and what lies where in it.
 //!
 //! ```text
-//! | words: 16 an area | areas | level 2 | level 3 | level 4 | inboxes    | index: bitmaps by level, class, advert | counts       | ranges  | header |
+//! | words: 16 an area | areas | level 2 | level 3 | level 4 | inboxes    | index: bitmaps by level, group, advert | counts       | ranges  | header |
 //!   8 B a 32 frames     8 B an area ...                       8 B an area  1 bit a node and bitmap                  128 B a class   16 B a slot
 //! ```
 
@@ -28,6 +28,10 @@ pub(crate) const AREA: u64 = 1 << AREA_ORDER;
 pub(crate) const AREA_ORDER: u8 = 9;
 /// Classes of areas, one per migrate type.
 pub(crate) const CLASSES: usize = 3;
+/// Groups of areas: each class twice, for blocks below [`LARGE_ORDER`] and for others.
+pub(crate) const GROUPS: usize = 2 * CLASSES;
+/// Half a word: single frames among blocks of this order and more would leave no holes for them.
+pub(crate) const LARGE_ORDER: u8 = word::ORDER - 1;
 
 /// The order of a child of a node at `level`; at level 0, of a frame.
 #[inline]
@@ -39,6 +43,12 @@ pub(crate) const fn child_order(level: usize) -> u8 {
 #[inline]
 pub(crate) const fn node_order(level: usize) -> u8 {
     child_order(level + 1)
+}
+
+/// The group of areas that blocks of `order` and `class` belong into.
+#[inline]
+pub(crate) const fn group_of(order: u8, class: u8) -> u8 {
+    class << 1 | (order >= LARGE_ORDER) as u8
 }
 
 /// The level at which blocks of `order` live.
@@ -156,12 +166,12 @@ impl Geometry {
         &self.levels[level - 1]
     }
 
-    /// The metadata index of the bitmap of nodes at `level` and of `class` that advertise at least `advert`.
+    /// The metadata index of the bitmap of nodes at `level` and of `group` that advertise at least `advert`.
     #[inline]
-    pub(crate) const fn map(&self, level: usize, class: u8, advert: u8) -> usize {
+    pub(crate) const fn map(&self, level: usize, group: u8, advert: u8) -> usize {
         let layout = self.level(level);
         let map = if level == 1 {
-            class as usize * advert::HALF as usize + (advert - 1) as usize
+            group as usize * advert::HALF as usize + (advert - 1) as usize
         } else {
             (advert - advert::CHILD) as usize
         };
@@ -175,9 +185,9 @@ impl Geometry {
     }
 }
 
-/// Bitmaps of one level: one per advert but "nothing" and "everything", for areas one set per class.
+/// Bitmaps of one level: one per advert but "nothing" and "everything", for areas one set per group.
 const fn maps_at(level: usize) -> usize {
-    if level == 1 { CLASSES * advert::HALF as usize } else { (advert::HALF - advert::CHILD + 1) as usize }
+    if level == 1 { GROUPS * advert::HALF as usize } else { (advert::HALF - advert::CHILD + 1) as usize }
 }
 
 const fn line_up(words: usize) -> usize {

@@ -30,23 +30,23 @@ impl Zone<'_> {
         }
         let first = (below + 1).max(Geometry::first_advert(level));
         for advert in first..=node::advertised(value).min(advert::HALF) {
-            self.map(level, node::class(value), advert).insert(index);
+            self.map(level, node::group(value), advert).insert(index);
         }
     }
 
-    /// Takes a node out of the index of `class` for the adverts in `adverts`, unless it advertises that again. The caller
+    /// Takes a node out of the index of `group` for the adverts in `adverts`, unless it advertises that again. The caller
     /// is inside a gate section.
-    pub(crate) fn withdraw(&self, level: usize, index: usize, class: u8, adverts: RangeInclusive<u8>) {
+    pub(crate) fn withdraw(&self, level: usize, index: usize, group: u8, adverts: RangeInclusive<u8>) {
         let first = (*adverts.start()).max(Geometry::first_advert(level));
         for advert in first..=(*adverts.end()).min(advert::HALF) {
-            let map = self.map(level, class, advert);
+            let map = self.map(level, group, advert);
             if !map.has(index) {
                 continue;
             }
             map.remove(index);
             // Acquire: a bit that we removed was inserted after its node was changed, and we see that change.
             let value = self.node(level, index).load(Acquire);
-            let wanted = value != node::DEAD && value & node::ISOLATED == 0 && node::class(value) == class;
+            let wanted = value != node::DEAD && value & node::ISOLATED == 0 && node::group(value) == group;
             if wanted && node::advertised(value) >= advert {
                 map.insert(index);
             }
@@ -56,14 +56,14 @@ impl Zone<'_> {
     /// After a search for `need` was disappointed: lowers the advert of a node to what it serves, or takes it out of an
     /// index in which it has no place.
     #[cold]
-    pub(crate) fn retract(&self, level: usize, index: usize, class: u8, need: u8) {
+    pub(crate) fn retract(&self, level: usize, index: usize, group: u8, need: u8) {
         let at = self.node(level, index);
         let mut value = at.load(Acquire);
         if value & node::SETTLING != 0 {
             return;
         }
         let stranger =
-            |value| value == node::DEAD || value & node::ISOLATED != 0 || node::class(value) != class;
+            |value| value == node::DEAD || value & node::ISOLATED != 0 || node::group(value) != group;
         let bound = |value| match node::serves(value) {
             _ if stranger(value) => Some(advert::NONE),
             // The hints do not tell one small order from another; the words do.
@@ -93,7 +93,7 @@ impl Zone<'_> {
         }
         // What it never advertised, nobody entered.
         let most = if stranger(value) { advert::HALF } else { node::advertised(value).max(need) };
-        self.withdraw(level, index, class, if stranger(value) { 0 } else { need }..=most);
+        self.withdraw(level, index, group, if stranger(value) { 0 } else { need }..=most);
         if lowered && level == 1 {
             // Pairs with the fence in `Zone::free`: a free that is not seen below sees the lowered advert.
             fence_after_rmw();

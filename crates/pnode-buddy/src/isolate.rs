@@ -33,7 +33,7 @@ use pnode_core::sync::spin_loop;
 use pnode_core::{FrameRange, FreeError, MigrateType, Order, Pfn};
 
 use crate::count::UNCLAIMED;
-use crate::geometry::{AREA, TOP, child_order};
+use crate::geometry::{AREA, TOP, child_order, group_of};
 use crate::node::{self, CHILDREN, Child, advert};
 use crate::table::{Part, SLOTS};
 use crate::walk::{Look, Use};
@@ -474,7 +474,7 @@ impl<'m> Zone<'m> {
             match at.compare_exchange_weak(value, value | node::ISOLATED, AcqRel, Acquire) {
                 Ok(_) => {
                     self.gate.enter();
-                    self.withdraw(1, area, node::class(value), 0..=advert::HALF);
+                    self.withdraw(1, area, node::group(value), 0..=advert::HALF);
                     self.gate.leave();
                     break;
                 }
@@ -505,7 +505,7 @@ impl<'m> Zone<'m> {
         if gone {
             let frames = u64::from(node::free(value).count_ones()) << word::ORDER;
             self.count_withheld(node::class(value), frames);
-            self.withdraw(1, area, node::class(value), 0..=advert::HALF);
+            self.withdraw(1, area, node::group(value), 0..=advert::HALF);
             self.set_absent(2, parent, 1 << child);
         }
         self.gate.leave();
@@ -613,8 +613,8 @@ impl<'m> Zone<'m> {
                         self.gate.enter();
                         let new = node::with_split(value, child, level::FULL);
                         if at.compare_exchange(value, new, AcqRel, Relaxed).is_ok() {
-                            let class = if level == 2 { MigrateType::Movable as u8 } else { 0 };
-                            let absent = node::with_absent(node::empty(class), 0xffff);
+                            let group = if level == 2 { group_of(0, MigrateType::Movable as u8) } else { 0 };
+                            let absent = node::with_absent(node::empty(group), 0xffff);
                             self.bring_to_life(level - 1, below, absent);
                         }
                         self.gate.leave();

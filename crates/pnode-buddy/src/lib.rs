@@ -49,10 +49,13 @@
 //!
 //! # Stealing
 //!
-//! An area belongs to the [`MigrateType`] that first used it, until it is wholly free and moves up. A request
-//! looks in areas of its own type, then takes an unclaimed area, then uses what others have, the least harmful first,
-//! without changing whose area it is: unmovable blocks go to huge areas before movable ones, movable blocks to
-//! unmovable areas before huge ones, huge blocks to movable areas before unmovable ones. (Linux steals by retyping page
+//! An area belongs to the [`MigrateType`] that first used it and to blocks of orders 0 to 3 or to larger ones, as that one
+//! was, until it is wholly free and moves up. A request looks in areas of its own type and size, then takes an unclaimed
+//! area, then uses what others have, the least harmful first, without changing whose area it is: its own type of the other
+//! size; then unmovable blocks go to huge areas before movable ones, huge blocks to movable areas before unmovable ones.
+//! Movable blocks use the holes of unmovable areas *before* they take a new one, and huge areas last: an area with an
+//! unmovable frame is no huge page for long, so its holes cost nothing. Single frames that fill the holes which larger
+//! blocks need would make those break whole areas, which is why sizes are kept apart. (Linux steals by retyping page
 //! blocks, `mm/page_alloc.c`; here a type is a preference and never makes a request fail.)
 //!
 //! # Runs and bulk
@@ -95,7 +98,7 @@
 //! It also has a *shelf*: blocks of orders 0 to 4 from anywhere that it freed and will hand out again, with one
 //! read-modify-write each way, no search, and no hint to raise or to lower. That one operation marks the block in its
 //! word, so it, too, is [`FreeError::Cached`] to whoever frees it again. Buddies on a shelf do not merge; it is short (at
-//! most a 1024th of the zone an order), and a CPU gives it back before it lets an allocation fail.
+//! most a 2048th of the zone an order), and a CPU gives it back before it lets an allocation fail.
 //!
 //! [`FrameError::Contended`]: pnode_core::FrameError::Contended
 //! [`FreeError::Cached`]: pnode_core::FreeError::Cached

@@ -1,8 +1,8 @@
 //! An inner node of the tree: the states of 16 children in one `u64`. Pure functions, no atomics.
 //!
 //! ```text
-//! bit 63    62..59  58    57 56        55        54..51  50 49   48   47..32   31..16   15..0
-//!    [holed][   0  ][owner][0][isolated][settling][advert][class][live][ split ][ high  ][ low  ]
+//! bit 63    62..59  58    57     56        55        54..51  50 49   48   47..32   31..16   15..0
+//!    [holed][   0  ][owner][large][isolated][settling][advert][class][live][ split ][ high  ][ low  ]
 //! ```
 //!
 //! | split, high, low | child |
@@ -33,6 +33,8 @@ const ADVERT: u32 = 51;
 pub(crate) const SETTLING: u64 = 1 << 55;
 /// Nothing is allocated here; frees land normally.
 pub(crate) const ISOLATED: u64 = 1 << 56;
+/// The area is for blocks of at least [`LARGE_ORDER`](crate::geometry::LARGE_ORDER).
+const LARGE: u32 = 57;
 /// A CPU owns words of this area.
 pub(crate) const OWNER: u64 = 1 << 58;
 
@@ -83,10 +85,10 @@ pub(crate) enum Child {
     Split(u8),
 }
 
-/// A live node of `class` with all children free.
+/// A live node of `group` with all children free.
 #[inline]
-pub(crate) const fn empty(class: u8) -> u64 {
-    LIVE | (class as u64) << CLASS | (advert::EMPTY as u64) << ADVERT
+pub(crate) const fn empty(group: u8) -> u64 {
+    LIVE | (group as u64 >> 1) << CLASS | (group as u64 & 1) << LARGE | (advert::EMPTY as u64) << ADVERT
 }
 
 /// Whether the node is live, as opposed to [`DEAD`].
@@ -99,6 +101,12 @@ pub(crate) const fn is_live(node: u64) -> bool {
 #[inline]
 pub(crate) const fn class(node: u64) -> u8 {
     (node >> CLASS & 3) as u8
+}
+
+/// The class of an area and whether it is for large blocks: what the search index keeps apart.
+#[inline]
+pub(crate) const fn group(node: u64) -> u8 {
+    class(node) << 1 | (node >> LARGE & 1) as u8
 }
 
 /// The advertised service.
@@ -353,11 +361,11 @@ mod tests {
     #[test]
     fn hints_survive_and_adverts_follow() {
         for level in 0..=3 {
-            let mut node = with_absent(empty(2), ALL);
+            let mut node = with_absent(empty(5), ALL);
             node = with_advert(with_split(node, 7, level), advert::NONE);
             assert_eq!(child(node, 7), Child::Split(level));
             assert_eq!(split_at(node, level), 1 << 7);
-            assert_eq!(class(node), 2);
+            assert_eq!((class(node), group(node)), (2, 5));
             let expected = [advert::NONE, advert::SMALL, advert::BIG, advert::CHILD][level as usize];
             assert_eq!(serves(node), expected);
             assert_eq!(advertised(raised(node, 7, 3, 0)), advert::CHILD);

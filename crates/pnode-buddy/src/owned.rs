@@ -24,8 +24,9 @@
 use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use pnode_core::{FreeError, Order, Pfn};
 
-use crate::geometry::AREA;
+use crate::geometry::{AREA, group_of};
 use crate::node::{self, CHILDREN, Child};
+use crate::search::BEFORE;
 use crate::word::{self, level};
 use crate::zone::Zone;
 
@@ -51,12 +52,14 @@ pub(crate) struct Owned {
     pub(crate) pfn: u64,
     /// Its frames that are in the cache.
     pub(crate) cached: u32,
+    /// The class of its area, from whose count the frames were taken.
+    pub(crate) class: u8,
     /// The spare words, as children of the area.
     spare: u32,
 }
 
 impl Owned {
-    pub(crate) const NONE: Self = Self { word: usize::MAX, pfn: u64::MAX, cached: 0, spare: 0 };
+    pub(crate) const NONE: Self = Self { word: usize::MAX, pfn: u64::MAX, cached: 0, class: 0, spare: 0 };
 
     fn area(&self) -> usize {
         self.word / CHILDREN as usize
@@ -73,26 +76,30 @@ impl Owned {
 }
 
 impl Zone<'_> {
-    /// Makes a word with free frames of an area of `class` the caller's, the fullest word that is known first, so that
-    /// whole words are left whole; or several whole ones. The frames are still to leave the count of the class.
+    /// Makes a word with free frames of an area of `class` the caller's, or of one that the class fills too, the fullest word
+    /// that is known first, so that whole words are left whole; or several whole ones. The frames are still to leave the
+    /// count of the area's class.
     ///
     /// `None` does not mean that nothing is free: a word with a block of several frames cannot be owned, and the search
     /// for another ends after a few areas. Otherwise also how many frames of a new area the class gained.
     pub(crate) fn own(&self, class: u8, busy: &mut bool) -> Option<(Owned, u64)> {
         let mut tries = AREAS_TRIED;
-        let found = self.each_candidate(1, class, 1, |area| {
-            let found = self.own_in_area(area, class, busy, &mut tries);
-            (found.is_some() || tries == 0).then_some(found)
-        });
-        if let Some(found) = found {
-            return Some((found?, 0));
+        let group = group_of(0, class);
+        for &group in [group].iter().chain(BEFORE[group as usize]) {
+            let found = self.each_candidate(1, group, 1, |area| {
+                let found = self.own_in_area(area, group, busy, &mut tries);
+                (found.is_some() || tries == 0).then_some(found)
+            });
+            if let Some(found) = found {
+                return Some((found?, 0));
+            }
         }
         let pfn = self.claim_split(2, busy)?;
         let area = self.index(1, pfn);
         let words = self.whole_words(0xffff);
         // By B2 the area and its words are ours until it is live.
-        let owned = self.open(area, words);
-        self.bring_to_life(1, area, node::with_owner(node::empty(class), words));
+        let owned = self.open(area, class, words);
+        self.bring_to_life(1, area, node::with_owner(node::empty(group), words));
         self.gate.leave();
         Some((owned, AREA))
     }
@@ -108,7 +115,7 @@ impl Zone<'_> {
     }
 
     /// Makes dead words of an area that are ours (B2) read as owned, and opens the inbox for the first.
-    fn open(&self, area: usize, words: u64) -> Owned {
+    fn open(&self, area: usize, class: u8, words: u64) -> Owned {
         let child = words.trailing_zeros();
         // INVARIANT: W2: Release pairs with the Acquire of who sees the word owned.
         self.inbox(area).store(open_for(child), Release);
@@ -120,11 +127,11 @@ impl Zone<'_> {
             left &= left - 1;
         }
         let word = self.child_index(1, area, child);
-        Owned { word, pfn: self.word_pfn(word), cached: !0, spare: (words & (words - 1)) as u32 }
+        Owned { word, pfn: self.word_pfn(word), cached: !0, class, spare: (words & (words - 1)) as u32 }
     }
 
     /// A word of one area; counts `tries` down if the area has free frames only in words that cannot be owned.
-    fn own_in_area(&self, area: usize, class: u8, busy: &mut bool, tries: &mut u32) -> Option<Owned> {
+    fn own_in_area(&self, area: usize, group: u8, busy: &mut bool, tries: &mut u32) -> Option<Owned> {
         let at = self.node(1, area);
         let mut skip = 0;
         let mut unsuited = false;
@@ -132,7 +139,7 @@ impl Zone<'_> {
         loop {
             if value == node::DEAD
                 || value & (node::ISOLATED | node::OWNER) != 0
-                || node::class(value) != class
+                || node::group(value) != group
             {
                 return None;
             }
@@ -143,7 +150,7 @@ impl Zone<'_> {
                 if unsuited {
                     *tries = tries.saturating_sub(1);
                 } else {
-                    self.retract(1, area, class, 1);
+                    self.retract(1, area, group, 1);
                 }
                 return None;
             };
@@ -173,12 +180,12 @@ impl Zone<'_> {
                 continue;
             }
             if fresh {
-                return Some(self.open(area, words));
+                return Some(self.open(area, group >> 1, words));
             }
             // INVARIANT: W2: Release pairs with the Acquire of who sees the word owned.
             self.inbox(area).store(open_for(child), Release);
             if let Some(cached) = self.own_word(word, busy) {
-                return Some(Owned { word, pfn: self.word_pfn(word), cached, spare: 0 });
+                return Some(Owned { word, pfn: self.word_pfn(word), cached, class: group >> 1, spare: 0 });
             }
             self.inbox(area).store(0, Relaxed);
             self.disown_area(area, 0);
@@ -248,7 +255,6 @@ impl Zone<'_> {
             return (0, 0);
         }
         let area = owned.area();
-        let class = node::class(self.node(1, area).load(Relaxed));
         let mut left = owned.spare;
         while left != 0 {
             // By W1 nobody else writes the word, and nobody has a frame of it. Its area's mark is what passes it on.
@@ -258,7 +264,7 @@ impl Zone<'_> {
         let given = self.give_up(&owned, 0) + owned.spare.count_ones() * word::FRAMES;
         self.disown_area(area, u64::from(owned.spare));
         self.restore_hint(area, owned.child(), owned.word);
-        (class, u64::from(given))
+        (owned.class, u64::from(given))
     }
 
     /// Goes on to a spare word, if there is one, because the other has nothing cached; how many frames others freed in
@@ -271,7 +277,8 @@ impl Zone<'_> {
         let child = owned.spare.trailing_zeros();
         let given = self.give_up(&old, open_for(child));
         let word = self.child_index(1, area, child);
-        *owned = Owned { word, pfn: self.word_pfn(word), cached: !0, spare: old.spare & (old.spare - 1) };
+        *owned =
+            Owned { word, pfn: self.word_pfn(word), cached: !0, spare: old.spare & (old.spare - 1), ..old };
         if given != 0 {
             self.restore_hint(area, old.child(), old.word);
         }

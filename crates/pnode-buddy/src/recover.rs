@@ -133,7 +133,7 @@ impl<'m> Zone<'m> {
             return Err(RecoverError::Broken { pfn: here(0) });
         }
         // Live and of its class, with the children as they are; nothing else is kept.
-        let mut value = node::empty(class) | old & node::HOLED;
+        let mut value = node::empty(node::group(old)) | old & node::HOLED;
         let mut served = advert::NONE;
         let mut child = 0;
         while child < CHILDREN {
@@ -180,7 +180,7 @@ impl<'m> Zone<'m> {
                         let node = self.recover_node(level - 1, below)?;
                         if node::free(node) == 0xffff {
                             self.node(level - 1, below).store(node::DEAD, Relaxed);
-                            self.withdraw(level - 1, below, node::class(node), 0..=advert::HALF);
+                            self.withdraw(level - 1, below, node::group(node), 0..=advert::HALF);
                         } else {
                             value = node::with_split(value, child, word::level::FULL);
                         }

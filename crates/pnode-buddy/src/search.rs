@@ -5,7 +5,7 @@ use pnode_core::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use crate::collect::Collected;
 use crate::count::UNCLAIMED;
-use crate::geometry::{AREA, AREA_ORDER, TOP, child_order};
+use crate::geometry::{AREA, AREA_ORDER, GROUPS, TOP, child_order, group_of};
 use crate::node::{self, advert};
 use crate::word::{self, level};
 use crate::zone::Zone;
@@ -19,27 +19,50 @@ enum Purpose {
     Split,
 }
 
-/// Where a class looks when its own areas and new ones are used up: movable frames do the least harm among
-/// unmovable ones, unmovable frames spoil movable areas last.
-const FALLBACK: [[u8; 2]; 3] = [[2, 1], [0, 2], [1, 0]];
+/// Where the blocks of a group look after their own areas and before they take a new one, and where after that; the same by size first in both.
+/// Movable frames fill the holes of unmovable areas, because those become whole late in any case: each area that is
+/// spared is a huge page. Unmovable frames spoil movable areas last.
+pub(crate) const BEFORE: [&[u8]; GROUPS] = [&[], &[], &[0, 1], &[1, 0], &[], &[]];
+const AFTER: [&[u8]; GROUPS] =
+    [&[1, 4, 5, 2, 3], &[0, 5, 4, 3, 2], &[3, 4, 5], &[2, 5, 4], &[5, 2, 3, 0, 1], &[4, 3, 2, 1, 0]];
 
 impl Zone<'_> {
     /// A block below the order of an area, and the class that it was taken from.
     pub(crate) fn alloc_small(&self, order: u8, class: u8, busy: &mut bool) -> Option<(Pfn, u8)> {
-        if let Some(found) = self.alloc_in_class(order, class, busy) {
+        let group = group_of(order, class);
+        if let Some(found) = self.alloc_in_group(order, group, busy) {
             return Some(found);
         }
-        if let Some(pfn) = self.alloc_in_new_area(order, class, busy) {
-            return Some((pfn, class));
-        }
-        let others = FALLBACK[class as usize];
-        others.into_iter().find_map(|other| self.alloc_in_class(order, other, busy))
+        self.alloc_elsewhere(order, group, busy)
     }
 
-    fn alloc_in_class(&self, order: u8, class: u8, busy: &mut bool) -> Option<(Pfn, u8)> {
+    /// [`Zone::alloc_small`] when the areas of the block's own group have no room.
+    #[cold]
+    #[inline(never)]
+    fn alloc_elsewhere(&self, order: u8, group: u8, busy: &mut bool) -> Option<(Pfn, u8)> {
         let need = node::needed(order);
-        self.each_candidate(1, class, need, |area| {
-            let pfn = self.alloc_in_area(area, order, class, busy)?;
+        let shape = &self.geometry.level(1).shape;
+        let first = self.geometry.map(1, 0, need) + shape.root();
+        let stride = self.geometry.map(1, 1, need) - self.geometry.map(1, 0, need);
+        // Most groups have nothing, which their bitmaps' roots say. Acquire pairs with the Release in `Bitmap::insert`.
+        let may = |group: &&u8| self.words.at(first + **group as usize * stride).load(Acquire) != 0;
+        let among = |groups: &[u8], busy: &mut bool| {
+            groups.iter().filter(may).find_map(|&group| self.alloc_in_group(order, group, busy))
+        };
+        if let Some(found) = among(BEFORE[group as usize], busy) {
+            return Some(found);
+        }
+        if let Some(pfn) = self.alloc_in_new_area(order, group, busy) {
+            return Some((pfn, group >> 1));
+        }
+        among(AFTER[group as usize], busy)
+    }
+
+    #[inline]
+    fn alloc_in_group(&self, order: u8, group: u8, busy: &mut bool) -> Option<(Pfn, u8)> {
+        let need = node::needed(order);
+        self.each_candidate(1, group, need, |area| {
+            let pfn = self.alloc_in_area(area, order, group, busy)?;
             Some((pfn, self.class_of(area)))
         })
     }
@@ -59,15 +82,15 @@ impl Zone<'_> {
     pub(crate) fn each_candidate<T>(
         &self,
         level: usize,
-        class: u8,
+        group: u8,
         need: u8,
         mut visit: impl FnMut(usize) -> Option<T>,
     ) -> Option<T> {
-        let map = self.map(level, class, need);
+        let map = self.map(level, group, need);
         if map.is_empty() {
             return None;
         }
-        let larger = (need < advert::HALF).then(|| self.map(level, class, need + 1));
+        let larger = (need < advert::HALF).then(|| self.map(level, group, need + 1));
         for except in [larger.as_ref(), None] {
             let mut from = 0;
             while let Some(index) = map.next(from, except) {
@@ -84,7 +107,7 @@ impl Zone<'_> {
     }
 
     /// A block in one area.
-    pub(crate) fn alloc_in_area(&self, area: usize, order: u8, class: u8, busy: &mut bool) -> Option<Pfn> {
+    pub(crate) fn alloc_in_area(&self, area: usize, order: u8, group: u8, busy: &mut bool) -> Option<Pfn> {
         let at = self.node(1, area);
         let need = node::needed(order);
         let needed_level = if need <= advert::SMALL { level::SMALL } else { level::BIG };
@@ -95,8 +118,8 @@ impl Zone<'_> {
         // Acquire pairs with the Release that made the area live: its words are seen dead or live as it says.
         let mut value = at.load(Acquire);
         loop {
-            if value == node::DEAD || value & node::ISOLATED != 0 || node::class(value) != class {
-                self.retract(1, area, class, need);
+            if value == node::DEAD || value & node::ISOLATED != 0 || node::group(value) != group {
+                self.retract(1, area, group, need);
                 return None;
             }
             if order >= word::ORDER {
@@ -176,7 +199,7 @@ impl Zone<'_> {
                     }
                     if node::advertised(new) < node::advertised(value) {
                         self.gate.enter();
-                        self.withdraw(1, area, class, node::advertised(new) + 1..=advert::HALF);
+                        self.withdraw(1, area, group, node::advertised(new) + 1..=advert::HALF);
                         self.gate.leave();
                     }
                     return Some(Pfn::new(self.child_pfn(1, area, child)));
@@ -187,7 +210,7 @@ impl Zone<'_> {
         if value & node::SETTLING != 0 {
             *busy = true;
         }
-        self.retract(1, area, class, need);
+        self.retract(1, area, group, need);
         None
     }
 
@@ -206,11 +229,11 @@ impl Zone<'_> {
         }
     }
 
-    /// A block at the start of an area that was unclaimed and is now of `class`.
-    fn alloc_in_new_area(&self, order: u8, class: u8, busy: &mut bool) -> Option<Pfn> {
+    /// A block at the start of an area that was unclaimed and is now of `group`.
+    fn alloc_in_new_area(&self, order: u8, group: u8, busy: &mut bool) -> Option<Pfn> {
         let pfn = self.claim_for(2, AREA_ORDER, Purpose::Split, busy)?;
         let area = self.index(1, pfn);
-        let value = node::empty(class);
+        let value = node::empty(group);
         if order < word::ORDER {
             self.bring_to_life(1, area, node::with_split(value, 0, level::BIG));
             // By B2 the dead word is ours. Release pairs with the Acquire of who takes another block of it: that one sees
@@ -219,7 +242,7 @@ impl Zone<'_> {
         } else {
             self.bring_to_life(1, area, node::with_block(value, 0, order - word::ORDER));
         }
-        self.counts().transfer(UNCLAIMED, class, AREA);
+        self.counts().transfer(UNCLAIMED, group >> 1, AREA);
         self.gate.leave();
         Some(Pfn::new(pfn))
     }

@@ -10,7 +10,7 @@ use crate::bitmap::Bitmap;
 use crate::count::UNCLAIMED;
 use crate::error::{AllocAtError, ZoneError};
 use crate::gate::Gate;
-use crate::geometry::{Geometry, LEVELS, TOP, child_order, level_of, node_order};
+use crate::geometry::{Geometry, LEVELS, TOP, child_order, group_of, level_of, node_order};
 use crate::isolate::RangeUse;
 use crate::metadata::{Metadata, Words};
 use crate::node::{self, CHILDREN};
@@ -351,11 +351,11 @@ impl<'m> Zone<'m> {
         }
     }
 
-    /// The bitmap of the nodes at `level`, of `class`, that advertise at least `advert`.
+    /// The bitmap of the nodes at `level`, of `group`, that advertise at least `advert`.
     #[inline]
-    pub(crate) fn map(&self, level: usize, class: u8, advert: u8) -> Bitmap<'_> {
+    pub(crate) fn map(&self, level: usize, group: u8, advert: u8) -> Bitmap<'_> {
         let geometry = &self.geometry;
-        let base = geometry.map(level, class, advert);
+        let base = geometry.map(level, group, advert);
         Bitmap { words: &self.words, base, shape: &geometry.level(level).shape }
     }
 
@@ -383,8 +383,8 @@ impl<'m> Zone<'m> {
             if node::child(value, child) == node::Child::Free {
                 value = node::with_split(value, child, word::level::EMPTY);
                 let live = if level == 1 { self.word(below) } else { self.node(level - 1, below) };
-                let class = if level == 2 { MigrateType::Movable as u8 } else { 0 };
-                live.store(if level == 1 { word::EMPTY } else { node::empty(class) }, Relaxed);
+                let group = if level == 2 { group_of(0, MigrateType::Movable as u8) } else { 0 };
+                live.store(if level == 1 { word::EMPTY } else { node::empty(group) }, Relaxed);
             }
             if level == 1 {
                 let old = self.word(below).load(Relaxed);
