@@ -3,7 +3,7 @@
 //! [`Zone`] hands out naturally aligned blocks of `2^order` frames, orders 0 to 18, from any range of frame numbers with
 //! any holes. Every operation takes `&self`; [`Cpu`] is a CPU's own part of it, a value used through `&mut`. Nothing
 //! allocates, nothing blocks, no frame is ever touched, and the books are memory that the caller lent
-//! ([`Geometry`] says how much, [`Metadata`] takes it): about 74 KiB a GiB at 4 KiB pages, and zeros mean "all free",
+//! ([`Geometry`] says how much, [`Metadata`] takes it): about 76 KiB a GiB at 4 KiB pages, and zeros mean "all free",
 //! so a new zone costs no pass over them.
 //!
 //! # One word decides
