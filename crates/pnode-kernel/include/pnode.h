@@ -126,6 +126,12 @@ void pnode_grant_put(struct pnode_grant *grant);
  */
 int pnode_alloc(struct pnode_grant *grant, u32 order, u64 *pfn);
 /*
+ * Takes 2^order adjacent frames, aligned to that, each to be given back by
+ * itself with order 0. -ENOMEM if there is no such run; -EAGAIN also if
+ * somebody else took one of the frames meanwhile.
+ */
+int pnode_alloc_frames(struct pnode_grant *grant, u32 order, u64 *first);
+/*
  * Gives frames back, on any grant of their node. -EINVAL for frames that were
  * not handed out with this order: a double free changes nothing.
  */
@@ -142,6 +148,13 @@ int pnode_alloc_ordinary(struct pnode_space *space, u32 preferred, u32 order, u6
 int pnode_stats(struct pnode_node *node, struct pnode_stats *stats);
 /* Checks the node's allocator from end to end; -EUCLEAN if it finds it inconsistent. */
 int pnode_audit(struct pnode_node *node);
+/*
+ * Draws how full the node is, as text that ends in a zero: `rows` lines of
+ * `columns` characters, each for as many frames, from ' ' (free) over .:-=+*%
+ * to '#' (all taken). -ENOSPC if (columns + 1) * rows is more than `bytes`,
+ * -EINVAL for none, or for more than 1024, of either. Takes long on a large node.
+ */
+int pnode_map(struct pnode_node *node, u32 columns, u32 rows, char *text, u32 bytes);
 
 /* Compressed pages in frames of a node. */
 struct pnode_store;
@@ -192,6 +205,38 @@ int pnode_store_remove(struct pnode_store *store, u32 slot);
  */
 int pnode_store_compact(struct pnode_store *store, u64 bytes, u64 *freed);
 int pnode_store_stats(struct pnode_store *store, struct pnode_store_stats *stats);
+
+/* A call of a process on /dev/pnodeN (pnode_uapi.h) whose argument makes sense. */
+enum pnode_call_kind {
+	PNODE_CALL_QUERY = 0,
+	PNODE_CALL_FREE = 1,
+	PNODE_CALL_MOVE_IN = 2,
+	PNODE_CALL_MOVE_OUT = 3,
+	PNODE_CALL_DISK_ADD = 4,
+	PNODE_CALL_DISK_REMOVE = 5,
+};
+
+struct pnode_call {
+	u32 kind;
+	u32 checksums;
+	/* Pages of the object or addresses of the process; of a disk, its pages and frames. */
+	u64 first;
+	u64 end;
+};
+
+/* No argument is longer. */
+#define PNODE_CALL_BYTES 24
+
+/*
+ * How many bytes of the process are the argument of a command: 0 for one that
+ * only answers, -ENOTTY for none.
+ */
+int pnode_call_bytes(u32 command);
+/*
+ * Examines a call with a copy of those bytes. `user_end` is where the
+ * addresses of processes end. -ENOTTY or -EINVAL.
+ */
+int pnode_call_decode(u32 command, const void *argument, u64 user_end, struct pnode_call *call);
 
 /*
  * Tests private nodes on the frames of `range`, whose contents are lost, in a

@@ -3,11 +3,12 @@
  * /dev/pnodeN: memory of private node N for a process.
  *
  * An open file is one object. Mapped with MAP_SHARED, its pages come from the
- * node when they are first touched, filled with zeroes; page p of the object is
- * the same page in every mapping of the file, also across fork. A page that
- * cannot be had raises SIGBUS: nothing is ever taken from elsewhere instead.
- * The pages go back to the node when the file is closed for the last time, by
- * PNODE_IOC_FREE, or when the device goes; touching them then raises SIGBUS.
+ * node when they are first touched, 512 at once where a huge page fits, filled
+ * with zeroes; page p of the object is the same page in every mapping of the
+ * file, also across fork. A page that cannot be had raises SIGBUS: nothing is
+ * ever taken from elsewhere instead. The pages go back to the node when the
+ * file is closed for the last time, by PNODE_IOC_FREE, or when the device goes;
+ * touching them then raises SIGBUS.
  * File mode decides who may open the device.
  */
 #ifndef PNODE_UAPI_H

@@ -139,6 +139,10 @@ impl<K: Kernel> FrameZone for CpuZone<'_, K> {
         self.zone.managed_frames()
     }
 
+    fn alloc_at(&self, pfn: Pfn, order: Order, migrate: MigrateType) -> Result<(), FrameError> {
+        FrameZone::alloc_at(self.zone, pfn, order, migrate)
+    }
+
     fn isolate(&self) {
         // Closed first: a CPU that hands out of its cache after that took the frame before, and none fills up again.
         self.zone.isolate();

@@ -32,6 +32,8 @@ impl Errno {
     pub const ENODEV: Self = Self(19);
     /// An argument makes no sense.
     pub const EINVAL: Self = Self(22);
+    /// No such call.
+    pub const ENOTTY: Self = Self(25);
     /// No id, slot or space is left.
     pub const ENOSPC: Self = Self(28);
     /// There is no page.

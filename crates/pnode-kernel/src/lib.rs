@@ -10,6 +10,7 @@
 //! | [`storage`] | the metadata of a registry and of a zone |
 //! | [`selftest`] | private nodes tested on the frames of a device, with a report in KTAP |
 //! | [`c_interface`] | all of it as C sees it: the functions of `include/pnode.h` |
+//! | [`calls`] | what a process may ask of `/dev/pnodeN`, examined |
 //! | [`Errno`] | error numbers, for that edge only |
 //!
 //! The module itself is in `module/`, a workspace of its own: it implements [`Kernel`] for Linux and adds the C half.
@@ -21,6 +22,7 @@
 
 mod buffer;
 pub mod c_interface;
+pub mod calls;
 mod cpus;
 mod desks;
 mod errno;

@@ -217,6 +217,83 @@ fn impossible_arguments_are_refused() {
     assert_eq!(Fake::live(), 0);
 }
 
+/// Frames that are taken together and freed one by one, as those of a huge page are.
+#[test]
+fn adjacent_frames_are_freed_one_by_one() {
+    let device = Device::new(0x1000, 1024);
+    let space = space(2);
+    let node = register(space, 1, 0, &device).unwrap();
+    let owner = grant(node).unwrap();
+    let (mut odd, mut first, mut second, mut none) = (0, 0, 0, 0);
+    assert_eq!(c!(pnode_alloc(owner, 0, &mut odd)), 0);
+    assert_eq!(c!(pnode_alloc_frames(owner, 9, &mut first)), 0);
+    assert_eq!(first % 512, 0);
+    assert_eq!(stats(node).used_frames, 513);
+    assert_eq!(c!(pnode_alloc_frames(owner, 9, &mut second)), ENOMEM, "one frame of the other half is taken");
+    assert_eq!(c!(pnode_alloc_frames(owner, 0, &mut none)), 0);
+    assert_eq!(c!(pnode_free(owner, none, 0)), 0);
+    assert_eq!(c!(pnode_alloc_frames(owner, 19, &mut none)), EINVAL);
+    assert_eq!(c!(pnode_alloc_frames(owner, 0, ptr::null_mut())), EFAULT);
+    assert_eq!(c!(pnode_free(owner, first, 9)), EINVAL, "it is no block of that order");
+    for index in (0..512).rev() {
+        assert_eq!(c!(pnode_free(owner, first + index, 0)), 0, "frame {index}");
+        assert_eq!(c!(pnode_free(owner, first + index, 0)), EINVAL, "a double free");
+    }
+    assert_eq!(stats(node).used_frames, 1);
+    assert_eq!(c!(pnode_alloc(owner, 9, &mut second)), 0, "they are a block again");
+    assert_eq!(c!(pnode_free(owner, second, 9)), 0);
+    assert_eq!(c!(pnode_free(owner, odd, 0)), 0);
+    assert_eq!(c!(pnode_audit(node)), 0);
+    c!(pnode_grant_put(owner));
+    assert_eq!(c!(pnode_node_unregister(node)), 0);
+    assert_eq!(c!(pnode_space_destroy(space)), 0);
+    assert_eq!(Fake::live(), 0);
+}
+
+#[test]
+fn the_map_shows_what_is_taken() {
+    let device = Device::new(0x1000, 1024);
+    let space = space(2);
+    let node = register(space, 1, 0, &device).unwrap();
+    let owner = grant(node).unwrap();
+    let (mut pfn, mut text) = (0, [b'x'; 20]);
+    assert_eq!(c!(pnode_alloc(owner, 9, &mut pfn)), 0);
+    // Two rows of eight: each character is 64 frames.
+    assert_eq!(c!(pnode_map(node, 8, 2, text.as_mut_ptr(), 18)), 0);
+    let rows = [b"########".as_slice(), b"        ".as_slice()];
+    let expected = if pfn == 0x1000 { [rows[0], rows[1]] } else { [rows[1], rows[0]] }.join(b"\n".as_slice());
+    assert_eq!(text[..17], expected);
+    assert_eq!(text[17..], *b"\0xx");
+    assert_eq!(c!(pnode_map(node, 8, 2, text.as_mut_ptr(), 17)), Errno::ENOSPC.to_return());
+    assert_eq!(text[0], 0, "nothing is shown of what does not fit");
+    for (columns, rows) in [(0, 1), (1, 0), (1025, 1), (1, 1025)] {
+        assert_eq!(c!(pnode_map(node, columns, rows, text.as_mut_ptr(), 20)), EINVAL);
+    }
+    assert_eq!(c!(pnode_map(node, 1, 1, ptr::null_mut(), 20)), EFAULT);
+    assert_eq!(c!(pnode_map(ptr::null_mut(), 1, 1, text.as_mut_ptr(), 20)), EFAULT);
+    assert_eq!(c!(pnode_free(owner, pfn, 9)), 0);
+    c!(pnode_grant_put(owner));
+    assert_eq!(c!(pnode_node_unregister(node)), 0);
+    assert_eq!(c!(pnode_space_destroy(space)), 0);
+}
+
+#[test]
+fn calls_of_processes_are_examined() {
+    use pnode_kernel::calls::{DISK, FREE, QUERY};
+
+    let mut call = CallArguments::default();
+    let disk = [9u64, 8, 1];
+    assert_eq!((c!(pnode_call_bytes(QUERY)), c!(pnode_call_bytes(FREE))), (0, 16));
+    assert_eq!(c!(pnode_call_bytes(7)), Errno::ENOTTY.to_return());
+    assert_eq!(c!(pnode_call_decode(DISK, disk.as_ptr().cast(), 0, &mut call)), 0);
+    assert_eq!(call, CallArguments { kind: 4, checksums: 1, first: 9, end: 8 });
+    assert_eq!(c!(pnode_call_decode(FREE, disk.as_ptr().cast(), 0, &mut call)), 0);
+    assert_eq!(call, CallArguments { kind: 1, checksums: 0, first: 9, end: 17 });
+    assert_eq!(c!(pnode_call_decode(7, disk.as_ptr().cast(), 0, &mut call)), Errno::ENOTTY.to_return());
+    assert_eq!(c!(pnode_call_decode(FREE, ptr::null(), 0, &mut call)), EFAULT);
+    assert_eq!(c!(pnode_call_decode(FREE, disk.as_ptr().cast(), 0, ptr::null_mut())), EFAULT);
+}
+
 /// A device that comes back finds its metadata again: binding and unbinding for ever needs no memory.
 #[test]
 fn a_range_that_comes_back_costs_nothing() {

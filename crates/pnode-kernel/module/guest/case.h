@@ -66,7 +66,7 @@ static bool write_to(const char *path, const char *text)
 static pid_t children[8];
 
 /* As fork(); a case that fails leaves no child behind. */
-static pid_t start_child(void)
+static inline pid_t start_child(void)
 {
 	int free = 0;
 

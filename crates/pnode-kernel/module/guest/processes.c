@@ -7,80 +7,11 @@
  *                                       device's memory
  */
 #define _GNU_SOURCE
-#include <setjmp.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
-#include "../../include/pnode_uapi.h"
-#include "case.h"
-
-#define PAGES 64ul
-
-static const char *device, *driver, *name;
-
-static sigjmp_buf on_bus_error;
-
-static void bus_error(int signal)
-{
-	(void)signal;
-	siglongjmp(on_bus_error, 1);
-}
-
-/* Touches a byte; false if that raised SIGBUS. */
-static bool touch(volatile unsigned char *at, int value)
-{
-	if (sigsetjmp(on_bus_error, 1))
-		return false;
-	*at = value;
-	return true;
-}
-
-static struct pnode_query query(int fd)
-{
-	struct pnode_query answer = { 0 };
-
-	if (ioctl(fd, PNODE_IOC_QUERY, &answer))
-		answer.page_size = 0;
-	return answer;
-}
-
-static unsigned char *map(int fd, unsigned long pages)
-{
-	return mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-}
-
-/* The frame behind an address of this process, 0 if there is none. */
-static uint64_t pfn_of(const volatile void *address)
-{
-	static int pagemap = -1;
-	static pid_t owner;
-	uint64_t entry = 0;
-
-	/* A child would go on to read its parent's. */
-	if (owner != getpid()) {
-		close(pagemap);
-		pagemap = open("/proc/self/pagemap", O_RDONLY);
-		owner = getpid();
-	}
-	if (pread(pagemap, &entry, sizeof(entry), (uintptr_t)address / PAGE * sizeof(entry)) != sizeof(entry))
-		return 0;
-	return entry >> 63 ? entry & ((1ull << 55) - 1) : 0;
-}
-
-/* Whether an address of ordinary memory, which has a frame that can be known, has one of the node's. */
-static bool is_stray(struct pnode_query node, const volatile void *address)
-{
-	uint64_t pfn = pfn_of(address);
-
-	return pfn == 0 || (pfn >= node.first_pfn && pfn < node.first_pfn + node.managed);
-}
+#include "node.h"
 
 static bool pages_are_frames_of_the_node(void)
 {
@@ -140,6 +71,18 @@ static bool the_file_is_one_object(void)
 	return true;
 }
 
+/* Whether the kernel refuses to hold a page of the node for a pipe, which it takes without asking the driver. */
+static bool cannot_be_spliced(void *page)
+{
+	struct iovec from = { page, PAGE };
+	int channel[2];
+	bool refused = pipe(channel) == 0 && vmsplice(channel[1], &from, 1, 0) == -1 && errno == EFAULT;
+
+	close(channel[0]);
+	close(channel[1]);
+	return refused;
+}
+
 static bool private_mappings_and_pins_are_refused(void)
 {
 	int fd = open(device, O_RDWR);
@@ -149,8 +92,159 @@ static bool private_mappings_and_pins_are_refused(void)
 	CHECK(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0) == MAP_FAILED && errno == EINVAL);
 	page[0] = 1;
 	CHECK(process_vm_readv(getpid(), &to, 1, &from, 1, 0) == -1 && errno == EFAULT);
+	CHECK(cannot_be_spliced(page));
 	munmap(page, PAGE);
 	close(fd);
+	return true;
+}
+
+/* The counted faults of this process so far. */
+static long faults(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_minflt;
+}
+
+/* One fault maps 512 pages, where the mapping and the node have room for that. */
+static bool large_mappings_have_huge_pages(void)
+{
+	int fd = open(device, O_RDWR);
+	struct pnode_query node = query(fd);
+	const unsigned long runs = node.managed < 4 * RUN ? 1 : 3, pages = runs * RUN;
+	unsigned char *memory = map(fd, pages), *other, byte;
+	struct pnode_span span = { .first = 100, .pages = 3 };
+	struct iovec to = { &byte, 1 }, from = { memory, 1 };
+	long before = faults();
+
+	CHECK(memory != MAP_FAILED && (uintptr_t)memory % (RUN * PAGE) == 0);
+	for (unsigned long p = 0; p < pages; p++)
+		CHECK(touch(memory + p * PAGE, 0x5a));
+	/* The bound is for what the test itself touches. */
+	CHECK(faults() - before < (long)(runs + RUN / 8));
+	CHECK(query(fd).held_by_file == pages && query(fd).free == node.free - pages);
+	for (unsigned long p = 0; p < pages; p++) {
+		for (unsigned long b = 1; b < PAGE; b += 511)
+			CHECK(memory[p * PAGE + b] == 0);
+		sign(memory, p, 1);
+	}
+	CHECK(process_vm_readv(getpid(), &to, 1, &from, 1, 0) == -1 && errno == EFAULT);
+	CHECK(cannot_be_spliced(memory + 7 * PAGE));
+
+	/* The same pages elsewhere: huge in a second mapping, single in one that is not aligned like them. */
+	before = faults();
+	other = map(fd, pages);
+	for (unsigned long p = 0; p < pages; p++)
+		CHECK(is_signed(other, p, 1));
+	CHECK(faults() - before < (long)(runs + RUN / 8));
+	munmap(other, pages * PAGE);
+	other = mmap(memory + (pages + 1) * PAGE, 3 * PAGE, PROT_READ, MAP_SHARED, fd, 5 * PAGE);
+	CHECK(other != MAP_FAILED && memcmp(other, memory + 5 * PAGE, 3 * PAGE) == 0);
+	munmap(other, 3 * PAGE);
+	pid_t child = start_child();
+	if (child == 0) {
+		for (unsigned long p = 0; p < pages; p++)
+			if (!is_signed(memory, p, 1))
+				_exit(1);
+		sign(memory, 8, 2);
+		_exit(0);
+	}
+	CHECK(end_of_child(child, 0) == 0 && is_signed(memory, 8, 2));
+
+	/* Pages out of the middle go back by themselves, and come again empty. */
+	CHECK(ioctl(fd, PNODE_IOC_FREE, &span) == 0 && query(fd).free == node.free - pages + 3);
+	CHECK(is_signed(memory, 99, 1) && is_signed(memory, 103, 1) && query(fd).held_by_file == pages - 3);
+	for (unsigned long b = 0; b < 3 * PAGE; b++)
+		CHECK(memory[100 * PAGE + b] == 0);
+	CHECK(query(fd).held_by_file == pages);
+	/* Part of a huge page is unmapped, another moved. */
+	munmap(memory + 200 * PAGE, 10 * PAGE);
+	CHECK(is_signed(memory, 199, 1) && is_signed(memory, 210, 1));
+	memory = mremap(memory, 64 * PAGE, 64 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)0x720000001000);
+	CHECK(memory != MAP_FAILED && is_signed(memory, 63, 1));
+	munmap(memory, 64 * PAGE);
+	close(fd);
+
+	/* A process that wants single pages has them. */
+	fd = open(device, O_RDWR);
+	memory = map(fd, RUN);
+	madvise(memory, RUN * PAGE, MADV_NOHUGEPAGE);
+	CHECK(touch(memory + PAGE, 1) && query(fd).held_by_file == 1);
+	madvise(memory, RUN * PAGE, MADV_HUGEPAGE);
+	/* There are no 512 frames side by side for what is touched in part. */
+	CHECK(touch(memory, 1) && query(fd).held_by_file == 2);
+	munmap(memory, RUN * PAGE);
+	close(fd);
+	return true;
+}
+
+/* The map of the node in debugfs: how many of its characters are not blank; -1 if there is no map. */
+static int marks(void)
+{
+	char path[64], text[8192];
+	int count = 0;
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/pnode/map%s", device + strlen("/dev/pnode"));
+	int fd = open(path, O_RDONLY);
+	ssize_t bytes = read(fd, text, sizeof(text));
+
+	close(fd);
+	/* The first line says how many frames a character stands for. */
+	char *map = bytes > 0 ? memchr(text, '\n', bytes) : NULL;
+
+	for (char *at = map; at && at < text + bytes; at++)
+		count += *at != ' ' && *at != '\n';
+	return map && (text + bytes - map - 1) % 65 == 0 ? count : -1;
+}
+
+static bool the_map_shows_where_pages_are(void)
+{
+	int fd = open(device, O_RDWR);
+	unsigned char *pages = map(fd, PAGES);
+	struct pnode_query node = query(fd);
+
+	CHECK(node.free == node.managed && marks() == 0);
+	for (unsigned long p = 0; p < PAGES; p++)
+		CHECK(touch(pages + p * PAGE, 1));
+	/* Each character is for a 2,048th of the node. */
+	CHECK(marks() >= (int)(PAGES / (node.managed / 2048 + 1)) && marks() <= (int)PAGES);
+	munmap(pages, PAGES * PAGE);
+	close(fd);
+	CHECK(marks() == 0);
+	return true;
+}
+
+static bool the_file_mode_decides_who_may(void)
+{
+	struct pnode_disk_setup disk = { .pages = 64, .frames = 64 };
+	struct stat about;
+	int fd = open(device, O_RDWR);
+
+	CHECK(stat(device, &about) == 0 && (about.st_mode & 0777) == 0600 && about.st_uid == 0);
+	pid_t child = start_child();
+	if (child == 0) {
+		unsigned char *page;
+
+		if (setgid(1000) || setuid(1000))
+			_exit(1);
+		if (open(device, O_RDWR) != -1 || errno != EACCES || open(device, O_RDONLY) != -1 || errno != EACCES)
+			_exit(2);
+		/* Who was given an open file may use it, but make no disk. */
+		page = map(fd, 1);
+		if (page == MAP_FAILED || !touch(page, 1) || query(fd).held_by_file != 1)
+			_exit(3);
+		if (ioctl(fd, PNODE_IOC_DISK, &disk) != -1 || errno != EPERM)
+			_exit(4);
+		_exit(0);
+	}
+	CHECK(end_of_child(child, 0) == 0);
+	close(fd);
+	CHECK(chmod(device, 0666) == 0);
+	child = start_child();
+	if (child == 0)
+		_exit(setuid(1000) || open(device, O_RDWR) == -1);
+	CHECK(end_of_child(child, 0) == 0 && chmod(device, 0600) == 0);
 	return true;
 }
 
@@ -177,16 +271,6 @@ static bool a_full_node_raises_sigbus(void)
 	CHECK(query(fd).free == node.managed);
 	close(fd);
 	return true;
-}
-
-static uint64_t numbers = 0x9e3779b97f4a7c15;
-
-static uint64_t next(void)
-{
-	numbers ^= numbers << 13;
-	numbers ^= numbers >> 7;
-	numbers ^= numbers << 17;
-	return numbers;
 }
 
 static bool hostile_calls_are_refused(void)
@@ -216,6 +300,16 @@ static bool hostile_calls_are_refused(void)
 
 				/* Whatever this process has may move; most is refused. */
 				ioctl(fd, next() % 2 ? PNODE_IOC_MOVE_IN : PNODE_IOC_MOVE_OUT, &wild);
+			}
+			if (next() % 64 == 0) {
+				struct pnode_disk_setup wild = { .pages = span.first, .frames = span.pages % 64,
+								 .checksums = next() % 3, .reserved = next() % 2 };
+				struct pnode_disk_setup none = { 0 };
+
+				/* Of those that are made none is large: the kernel has no memory for more. */
+				if (wild.pages <= 1ul << 20 && ioctl(fd, PNODE_IOC_DISK, &wild) == 0)
+					CHECK(wild.pages && wild.checksums < 2 && !wild.reserved);
+				ioctl(fd, PNODE_IOC_DISK, &none);
 			}
 			if (ioctl(fd, PNODE_IOC_FREE, &span) == 0)
 				CHECK(span.pages != 0 && span.first + span.pages > span.first);
@@ -269,71 +363,6 @@ static bool exhausted_memory_stays_out(void)
 	CHECK(query(fd).free == node.managed);
 	close(fd);
 	return true;
-}
-
-/* A page of anonymous memory says which one it is, and how often it was changed. */
-static void sign(unsigned char *pages, unsigned long page, unsigned long version)
-{
-	uint64_t *words = (uint64_t *)(pages + page * PAGE);
-
-	for (unsigned long i = 0; i < PAGE / 8; i++)
-		words[i] = version << 48 | page << 16 | i;
-}
-
-static bool is_signed(const unsigned char *pages, unsigned long page, unsigned long version)
-{
-	const uint64_t *words = (const uint64_t *)(pages + page * PAGE);
-
-	for (unsigned long i = 0; i < PAGE / 8; i++)
-		if (words[i] != (version << 48 | page << 16 | i))
-			return false;
-	return true;
-}
-
-static unsigned char *anonymous(unsigned long pages)
-{
-	unsigned char *memory = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	/* Huge pages move as well, but are not what is counted here. */
-	madvise(memory, pages * PAGE, MADV_NOHUGEPAGE);
-	return memory;
-}
-
-/* How many pages of anonymous memory moved; -1 if the call failed. */
-static long move(int fd, unsigned long command, void *memory, unsigned long pages)
-{
-	struct pnode_move span = { .address = (uintptr_t)memory, .bytes = pages * PAGE };
-
-	return ioctl(fd, command, &span) ? -1 : (long)span.moved;
-}
-
-/*
- * Moves pages until so many have moved; a single call leaves those out that the
- * kernel looks at just then.
- */
-static bool all_move(int fd, unsigned long command, void *memory, unsigned long pages, long wanted)
-{
-	time_t patience = seconds() + PATIENCE;
-	long moved = 0, part = 0;
-
-	while (moved < wanted && part >= 0 && seconds() <= patience) {
-		part = move(fd, command, memory, pages);
-		moved += part;
-	}
-	return moved == wanted;
-}
-
-/* How many of the pages lie on the node. */
-static unsigned long on_node(struct pnode_query node, const unsigned char *memory, unsigned long pages)
-{
-	unsigned long count = 0;
-
-	for (unsigned long p = 0; p < pages; p++) {
-		uint64_t pfn = pfn_of(memory + p * PAGE);
-
-		count += pfn >= node.first_pfn && pfn < node.first_pfn + node.managed;
-	}
-	return count;
 }
 
 static bool anonymous_memory_moves_to_the_node_and_back(void)
@@ -418,6 +447,7 @@ static bool what_cannot_move_stays(void)
 
 	/* On a full node some pages find no room; none is lost. */
 	mine = map(fd, node.managed);
+	madvise(mine, node.managed * PAGE, MADV_NOHUGEPAGE);
 	for (unsigned long p = 0; p < node.managed - PAGES / 2; p++)
 		CHECK(touch(mine + p * PAGE, 1));
 	for (unsigned long p = 0; p < PAGES; p++)
@@ -430,15 +460,6 @@ static bool what_cannot_move_stays(void)
 	munmap(mine, node.managed * PAGE);
 	close(fd);
 	return true;
-}
-
-/* Unbinds the device from its driver, or binds it again. */
-static bool plug(const char *what)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), "%s/%s", driver, what);
-	return write_to(path, name);
 }
 
 static bool unplugging_takes_the_pages(void)
@@ -520,6 +541,8 @@ static bool unplugging_under_load(void)
 	struct { volatile unsigned long stop, touched[2], lost[2]; } *shared =
 		mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct pnode_query answer;
+	const char *wanted = getenv("PNODE_ROUNDS");
+	const int rounds = wanted && *wanted ? atoi(wanted) : 4;
 	pid_t user[2];
 	int fd;
 
@@ -529,7 +552,7 @@ static bool unplugging_under_load(void)
 		if (user[i] == 0)
 			use_until(&shared->stop, &shared->touched[i], &shared->lost[i]);
 	}
-	for (int round = 0; round < 4; round++) {
+	for (int round = 0; round < rounds; round++) {
 		/* As much as it takes for both to be at it again. */
 		unsigned long before[2] = { shared->touched[0], shared->touched[1] };
 
@@ -555,6 +578,9 @@ static const struct test_case cases[] = {
 	{ "an open file is one object: mappings, fork, mremap", the_file_is_one_object },
 	{ "private mappings and pins are refused", private_mappings_and_pins_are_refused },
 	{ "a full node raises SIGBUS, and pages given back come again", a_full_node_raises_sigbus },
+	{ "large mappings have huge pages, which can be taken apart", large_mappings_have_huge_pages },
+	{ "the map of the node shows where pages are", the_map_shows_where_pages_are },
+	{ "the file's mode decides who may", the_file_mode_decides_who_may },
 	{ "hostile ioctls are refused", hostile_calls_are_refused },
 	{ "with ordinary memory exhausted, no page comes from the node", exhausted_memory_stays_out },
 	{ "anonymous memory moves to the node and back: fork, system calls, mremap, exit",

@@ -18,6 +18,7 @@
 #include <linux/version.h>
 
 #include "pnode.h"
+#include "pnode_fail.h"
 #include "pnode_linux.h"
 #include "pnode_module.h"
 
@@ -43,13 +44,14 @@ static int pnode_claim_probe(struct platform_device *pdev)
 	struct pnode_range range;
 	int rc;
 
-	device = devm_kzalloc(dev, sizeof(*device), GFP_KERNEL);
+	device = pnode_fails() ? NULL : devm_kzalloc(dev, sizeof(*device), GFP_KERNEL);
 	if (!device || !res)
 		return -ENOMEM;
 	if (region_intersects(res->start, resource_size(res), IORESOURCE_SYSTEM_RAM,
 			      IORES_DESC_NONE) != REGION_DISJOINT)
 		return dev_err_probe(dev, -EBUSY, "%pR is ordinary memory\n", res);
-	if (!devm_request_mem_region(dev, res->start, resource_size(res), KBUILD_MODNAME))
+	if (pnode_fails() ||
+	    !devm_request_mem_region(dev, res->start, resource_size(res), KBUILD_MODNAME))
 		return dev_err_probe(dev, -EBUSY, "%pR is taken\n", res);
 
 	range.first_pfn = PHYS_PFN(res->start);
@@ -113,7 +115,7 @@ static int pnode_claim_parse(const char *text, struct resource *res)
 int pnode_claims_init(void)
 {
 	struct resource res;
-	int rc = platform_driver_register(&pnode_claim_driver);
+	int rc = pnode_fails() ? -ENOMEM : platform_driver_register(&pnode_claim_driver);
 	int i;
 
 	if (rc)
@@ -125,7 +127,11 @@ int pnode_claims_init(void)
 			       memremap_compat_align());
 			break;
 		}
-		pnode_claimed[i] = platform_device_register_simple(KBUILD_MODNAME, i, &res, 1);
+		if (pnode_fails())
+			pnode_claimed[i] = ERR_PTR(-ENOMEM);
+		else
+			pnode_claimed[i] =
+				platform_device_register_simple(KBUILD_MODNAME, i, &res, 1);
 		if (IS_ERR(pnode_claimed[i])) {
 			rc = PTR_ERR(pnode_claimed[i]);
 			pnode_claimed[i] = NULL;

@@ -13,6 +13,7 @@
 #include <linux/slab.h>
 
 #include "pnode.h"
+#include "pnode_fail.h"
 #include "pnode_linux.h"
 #include "pnode_module.h"
 #include "pnode_trace.h"
@@ -39,6 +40,7 @@ struct pnode_device {
 	/* NULL if the frames have no struct pages. */
 	struct pnode_pages *pages;
 	struct dentry *debugfs;
+	struct dentry *map;
 };
 
 static struct pnode_space *pnode_space;
@@ -67,6 +69,29 @@ static int pnode_state_show(struct seq_file *seq, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(pnode_state);
 
+#define PNODE_MAP_COLUMNS 64
+#define PNODE_MAP_ROWS 32
+
+/* How full each part of the node is; see pnode_map(). */
+static int pnode_map_show(struct seq_file *seq, void *unused)
+{
+	struct pnode_device *device = seq->private;
+	const u32 rows = clamp_t(u64, device->frames / PNODE_MAP_COLUMNS, 1, PNODE_MAP_ROWS);
+	const u32 bytes = (PNODE_MAP_COLUMNS + 1) * rows;
+	char *text = pnode_fails() ? NULL : kmalloc(bytes, GFP_KERNEL);
+	int rc;
+
+	if (!text)
+		return -ENOMEM;
+	rc = pnode_map(device->node, PNODE_MAP_COLUMNS, rows, text, bytes);
+	if (!rc)
+		seq_printf(seq, "%llu frames a character\n%s\n",
+			   DIV_ROUND_UP_ULL(device->frames, PNODE_MAP_COLUMNS * rows), text);
+	kfree(text);
+	return rc;
+}
+DEFINE_SHOW_ATTRIBUTE(pnode_map);
+
 /* Tests the frames of a device that is about to become a node, if that was asked for. */
 int pnode_device_test(struct device *dev, const struct pnode_range *range)
 {
@@ -79,7 +104,7 @@ struct pnode_device *pnode_device_add_pages(struct device *parent,
 					    const struct pnode_range *range, u32 class,
 					    u32 features, struct pnode_pages *pages)
 {
-	struct pnode_device *device = kzalloc(sizeof(*device), GFP_KERNEL);
+	struct pnode_device *device = pnode_fails() ? NULL : kzalloc(sizeof(*device), GFP_KERNEL);
 	char name[16];
 	int rc;
 
@@ -90,7 +115,9 @@ struct pnode_device *pnode_device_add_pages(struct device *parent,
 	device->first_pfn = range->first_pfn;
 	device->frames = range->frames;
 
-	rc = ida_alloc_range(&pnode_ids, PNODE_FIRST_ID, PNODE_NODES - 1, GFP_KERNEL);
+	rc = pnode_fails() ? -ENOSPC :
+			     ida_alloc_range(&pnode_ids, PNODE_FIRST_ID, PNODE_NODES - 1,
+					     GFP_KERNEL);
 	if (rc < 0)
 		goto err_free;
 	device->id = rc;
@@ -113,6 +140,8 @@ struct pnode_device *pnode_device_add_pages(struct device *parent,
 
 	snprintf(name, sizeof(name), "node%u", device->id);
 	device->debugfs = debugfs_create_file(name, 0400, pnode_debugfs, device, &pnode_state_fops);
+	snprintf(name, sizeof(name), "map%u", device->id);
+	device->map = debugfs_create_file(name, 0400, pnode_debugfs, device, &pnode_map_fops);
 	trace_pnode_node(device->id, range->first_pfn, range->frames, true);
 	dev_info(parent, "private node %u: %llu frames from pfn %#llx\n", device->id,
 		 range->frames, range->first_pfn);
@@ -143,7 +172,8 @@ void pnode_device_remove(struct pnode_device *device)
 	unsigned int tries = 0;
 	int rc;
 
-	/* Both wait for callers that are inside. */
+	/* All wait for callers that are inside. */
+	debugfs_remove(device->map);
 	debugfs_remove(device->debugfs);
 	pnode_chardev_remove(device->chardev);
 	if (device->pages) {
@@ -201,9 +231,11 @@ void pnode_devices_exit(void)
 EXPORT_SYMBOL_GPL(pnode_node_grant);
 EXPORT_SYMBOL_GPL(pnode_grant_put);
 EXPORT_SYMBOL_GPL(pnode_alloc);
+EXPORT_SYMBOL_GPL(pnode_alloc_frames);
 EXPORT_SYMBOL_GPL(pnode_free);
 EXPORT_SYMBOL_GPL(pnode_address);
 EXPORT_SYMBOL_GPL(pnode_stats);
+EXPORT_SYMBOL_GPL(pnode_map);
 EXPORT_SYMBOL_GPL(pnode_store_create);
 EXPORT_SYMBOL_GPL(pnode_store_destroy);
 EXPORT_SYMBOL_GPL(pnode_store_save);

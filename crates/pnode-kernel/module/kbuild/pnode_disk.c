@@ -22,6 +22,7 @@
 #include <linux/version.h>
 
 #include "pnode.h"
+#include "pnode_fail.h"
 #include "pnode_module.h"
 #include "pnode_trace.h"
 
@@ -51,7 +52,7 @@ struct pnode_disk {
 static int pnode_disk_load(struct pnode_disk *disk, u32 slot, struct page *page)
 {
 	void *to = kmap_local_page(page);
-	int rc = pnode_store_load(disk->store, slot, to);
+	int rc = pnode_fails() ? -EBUSY : pnode_store_load(disk->store, slot, to);
 
 	if (rc == -ENODATA) {
 		/* As a disk that was never written to. */
@@ -67,7 +68,7 @@ static int pnode_disk_load(struct pnode_disk *disk, u32 slot, struct page *page)
 static int pnode_disk_save(struct pnode_disk *disk, u32 slot, struct page *page)
 {
 	void *from = kmap_local_page(page);
-	int rc = pnode_store_save(disk->store, slot, from);
+	int rc = pnode_fails() ? -ENOSPC : pnode_store_save(disk->store, slot, from);
 
 	kunmap_local(from);
 	if (rc == -ENOSPC)
@@ -81,7 +82,7 @@ static int pnode_disk_save(struct pnode_disk *disk, u32 slot, struct page *page)
  */
 static int pnode_disk_bounce(struct pnode_disk *disk, u32 slot, struct page *page, bool write)
 {
-	struct page *own = alloc_page(GFP_NOIO);
+	struct page *own = pnode_fails() ? NULL : alloc_page(GFP_NOIO);
 	int rc;
 
 	if (!own)
@@ -229,7 +230,7 @@ static unsigned long pnode_disk_scan(struct shrinker *shrinker, struct shrink_co
 static int pnode_disk_shrinker_add(struct pnode_disk *disk, const char *name)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
-	struct shrinker *shrinker = shrinker_alloc(0, "pnode:%s", name);
+	struct shrinker *shrinker = pnode_fails() ? NULL : shrinker_alloc(0, "pnode:%s", name);
 
 	if (!shrinker)
 		return -ENOMEM;
@@ -245,7 +246,7 @@ static int pnode_disk_shrinker_add(struct pnode_disk *disk, const char *name)
 	shrinker_register(shrinker);
 	return 0;
 #else
-	return register_shrinker(shrinker, "pnode:%s", name);
+	return pnode_fails() ? -ENOMEM : register_shrinker(shrinker, "pnode:%s", name);
 #endif
 }
 
@@ -324,7 +325,7 @@ DEFINE_SHOW_ATTRIBUTE(pnode_disk);
 struct pnode_disk *pnode_disk_add(struct device *parent, u32 id, struct pnode_node *node,
 				  u32 pages, u64 frames, u32 checksums)
 {
-	struct pnode_disk *disk = kzalloc(sizeof(*disk), GFP_KERNEL);
+	struct pnode_disk *disk = pnode_fails() ? NULL : kzalloc(sizeof(*disk), GFP_KERNEL);
 	struct gendisk *gendisk;
 	int rc;
 
@@ -333,7 +334,7 @@ struct pnode_disk *pnode_disk_add(struct device *parent, u32 id, struct pnode_no
 	rc = pnode_store_create(node, pages, frames, checksums, &disk->store);
 	if (rc)
 		goto err_disk;
-	gendisk = pnode_disk_alloc();
+	gendisk = pnode_fails() ? ERR_PTR(-ENOMEM) : pnode_disk_alloc();
 	if (IS_ERR(gendisk)) {
 		rc = PTR_ERR(gendisk);
 		goto err_store;
@@ -347,7 +348,7 @@ struct pnode_disk *pnode_disk_add(struct device *parent, u32 id, struct pnode_no
 	rc = pnode_disk_shrinker_add(disk, gendisk->disk_name);
 	if (rc)
 		goto err_gendisk;
-	rc = device_add_disk(parent, gendisk, NULL);
+	rc = pnode_fails() ? -ENOMEM : device_add_disk(parent, gendisk, NULL);
 	if (rc)
 		goto err_shrinker;
 	disk->debugfs = debugfs_create_file(gendisk->disk_name, 0400, pnode_debugfs, disk,

@@ -13,6 +13,7 @@
 #include <linux/sched.h>
 #include <linux/slab.h>
 
+#include "pnode_fail.h"
 #include "pnode_host.h"
 
 /* src/lib.rs gives a lock this much room, aligned to a word. */
@@ -22,16 +23,21 @@ static_assert(__alignof__(struct pnode_host_lock) <= 8);
 /* Zeroed memory. May sleep. */
 void *pnode_host_alloc(size_t bytes, size_t align)
 {
-	if (align > PAGE_SIZE || bytes > SZ_1G)
+	void *memory;
+
+	if (pnode_fails() || align > PAGE_SIZE || bytes > SZ_1G)
 		return NULL;
 	/* The slab allocator aligns a power of two to its size. */
 	if (align > ARCH_KMALLOC_MINALIGN)
 		bytes = roundup_pow_of_two(max(bytes, align));
-	return kvzalloc(bytes, GFP_KERNEL);
+	memory = kvzalloc(bytes, GFP_KERNEL);
+	pnode_count_memory(!!memory);
+	return memory;
 }
 
 void pnode_host_free(void *memory)
 {
+	pnode_count_memory(-!!memory);
 	kvfree(memory);
 }
 

@@ -4,6 +4,7 @@
 #include <linux/module.h>
 #include <linux/pci.h>
 
+#include "pnode_fail.h"
 #include "pnode_host.h"
 #include "pnode_module.h"
 
@@ -17,11 +18,11 @@ static int __init pnode_init(void)
 	pnode_host_init();
 	rc = pnode_devices_init();
 	if (rc)
-		return rc;
+		goto err;
 	rc = pnode_claims_init();
 	if (rc)
 		goto err_devices;
-	rc = pci_register_driver(&pnode_pci_driver);
+	rc = pnode_fails() ? -ENOMEM : pci_register_driver(&pnode_pci_driver);
 	if (rc)
 		goto err_claims;
 	return 0;
@@ -30,6 +31,8 @@ err_claims:
 	pnode_claims_exit();
 err_devices:
 	pnode_devices_exit();
+err:
+	pnode_check_memory();
 	return rc;
 }
 
@@ -39,6 +42,7 @@ static void __exit pnode_exit(void)
 	pci_unregister_driver(&pnode_pci_driver);
 	pnode_claims_exit();
 	pnode_devices_exit();
+	pnode_check_memory();
 }
 
 module_init(pnode_init);

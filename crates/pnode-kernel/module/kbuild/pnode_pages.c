@@ -24,6 +24,7 @@
 #include <linux/version.h>
 
 #include "pnode.h"
+#include "pnode_fail.h"
 #include "pnode_module.h"
 
 /* Pages that are moved at a time: two arrays of so many words. */
@@ -65,7 +66,7 @@ void *pnode_pages_map(struct device *dev, struct pnode_pages *pages, struct reso
 	pages->pagemap.nr_range = 1;
 	pages->pagemap.ops = &pnode_pages_ops;
 	pages->pagemap.owner = pages;
-	return devm_memremap_pages(dev, &pages->pagemap);
+	return pnode_fails() ? ERR_PTR(-ENOMEM) : devm_memremap_pages(dev, &pages->pagemap);
 }
 
 /* A locked page of the node, or NULL. */
@@ -74,7 +75,7 @@ static struct page *pnode_pages_take(struct pnode_pages *pages)
 	struct page *page;
 	u64 pfn;
 
-	if (pnode_alloc(pages->grant, 0, &pfn))
+	if (pnode_fails() || pnode_alloc(pages->grant, 0, &pfn))
 		return NULL;
 	page = pfn_to_page(pfn);
 	atomic64_inc(&pages->moved);
@@ -89,8 +90,11 @@ static struct page *pnode_pages_take(struct pnode_pages *pages)
 /* A locked page of ordinary memory, or NULL. */
 static struct page *pnode_pages_ordinary(gfp_t gfp)
 {
-	struct page *page = alloc_page(GFP_HIGHUSER_MOVABLE | gfp);
+	struct page *page = NULL;
 
+	/* Who may not be refused is not. */
+	if (gfp & __GFP_NOFAIL || !pnode_fails())
+		page = alloc_page(GFP_HIGHUSER_MOVABLE | gfp);
 	if (page)
 		lock_page(page);
 	return page;
@@ -140,7 +144,7 @@ static int pnode_pages_move_part(struct pnode_pages *pages, struct vm_area_struc
 	int rc;
 
 	memset(words, 0, 2 * PNODE_PAGES_BATCH * sizeof(*words));
-	rc = migrate_vma_setup(&move);
+	rc = pnode_fails() ? -ENOMEM : migrate_vma_setup(&move);
 	if (rc)
 		return rc;
 	pnode_pages_copy(pages, move.src, move.dst, move.npages, to_node, 0);
@@ -160,13 +164,15 @@ static int pnode_pages_move_part(struct pnode_pages *pages, struct vm_area_struc
 int pnode_pages_move(struct pnode_pages *pages, unsigned long start, unsigned long end,
 		     bool to_node, u64 *moved)
 {
-	unsigned long *words = kvcalloc(2 * PNODE_PAGES_BATCH, sizeof(*words), GFP_KERNEL);
+	unsigned long *words = NULL;
 	struct mm_struct *mm = current->mm;
 	struct vm_area_struct *vma;
 	unsigned long next;
 	int rc = 0;
 
 	*moved = 0;
+	if (!pnode_fails())
+		words = kvcalloc(2 * PNODE_PAGES_BATCH, sizeof(*words), GFP_KERNEL);
 	if (!words)
 		return -ENOMEM;
 	while (!rc && start < end) {

@@ -16,6 +16,7 @@
 #include <linux/pfn.h>
 
 #include "pnode.h"
+#include "pnode_fail.h"
 #include "pnode_linux.h"
 #include "pnode_module.h"
 
@@ -36,7 +37,7 @@ static int pnode_pci_map(struct pci_dev *pdev, int bar, struct pnode_pci *device
 	if (!(res->flags & IORESOURCE_MEM) || !resource_size(res))
 		return dev_err_probe(&pdev->dev, -ENODEV, "BAR %d is no memory\n", bar);
 
-	rc = pci_request_region(pdev, bar, KBUILD_MODNAME);
+	rc = pnode_fails() ? -EBUSY : pci_request_region(pdev, bar, KBUILD_MODNAME);
 	if (rc)
 		return dev_err_probe(&pdev->dev, rc, "BAR %d is taken\n", bar);
 
@@ -45,7 +46,10 @@ static int pnode_pci_map(struct pci_dev *pdev, int bar, struct pnode_pci *device
 		device->has_pages = true;
 	} else {
 		/* Too small a piece for struct pages; nothing here depends on them. */
-		mapping = devm_memremap(&pdev->dev, res->start, resource_size(res), MEMREMAP_WB);
+		mapping = ERR_PTR(-ENOMEM);
+		if (!pnode_fails())
+			mapping = devm_memremap(&pdev->dev, res->start, resource_size(res),
+						MEMREMAP_WB);
 	}
 	if (IS_ERR(mapping))
 		return dev_err_probe(&pdev->dev, PTR_ERR(mapping),
@@ -62,12 +66,12 @@ static int pnode_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	struct pnode_pci *device;
 	int rc;
 
-	device = devm_kzalloc(&pdev->dev, sizeof(*device), GFP_KERNEL);
+	device = pnode_fails() ? NULL : devm_kzalloc(&pdev->dev, sizeof(*device), GFP_KERNEL);
 	if (!device)
 		return -ENOMEM;
 
 	/* From here on the regions and the enabled state are managed, too. */
-	rc = pcim_enable_device(pdev);
+	rc = pnode_fails() ? -EIO : pcim_enable_device(pdev);
 	if (rc)
 		return dev_err_probe(&pdev->dev, rc, "cannot be enabled\n");
 

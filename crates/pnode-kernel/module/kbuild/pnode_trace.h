@@ -28,24 +28,26 @@ TRACE_EVENT(pnode_node,
 		  __entry->frames, __entry->added ? "added" : "removed")
 );
 
-/* A process touched a page of /dev/pnodeN; error is 0, or why it got SIGBUS. */
+/* A process touched a page of /dev/pnodeN, so many were mapped; or an error, which is SIGBUS. */
 TRACE_EVENT(pnode_fault,
-	TP_PROTO(u32 node, unsigned long page, u64 pfn, int error),
-	TP_ARGS(node, page, pfn, error),
+	TP_PROTO(u32 node, unsigned long page, u64 pfn, unsigned long pages, int error),
+	TP_ARGS(node, page, pfn, pages, error),
 	TP_STRUCT__entry(
 		__field(u32, node)
 		__field(unsigned long, page)
+		__field(unsigned long, pages)
 		__field(u64, pfn)
 		__field(int, error)
 	),
 	TP_fast_assign(
 		__entry->node = node;
 		__entry->page = page;
+		__entry->pages = error ? 0 : pages;
 		__entry->pfn = error ? 0 : pfn;
 		__entry->error = error;
 	),
-	TP_printk("node=%u page=%lu pfn=0x%llx error=%d", __entry->node, __entry->page,
-		  __entry->pfn, __entry->error)
+	TP_printk("node=%u page=%lu pfn=0x%llx pages=%lu error=%d", __entry->node, __entry->page,
+		  __entry->pfn, __entry->pages, __entry->error)
 );
 
 /* Anonymous memory was moved to a node or back. */

@@ -1,7 +1,8 @@
 //! Symbols for the functions of the C interface.
 
 /// Defines the functions of `include/pnode.h` for `$kernel`, a unit value that implements [`Kernel`](crate::Kernel), and
-/// its types: `Space`, `Node`, `Grant`, `PageStore`, `Range`, `Stats` and `StoreStats`.
+/// its types: `Space`, `Node`, `Grant`, `PageStore`, `Range`, `Stats`, `StoreStats` and
+/// `CallArguments`.
 #[macro_export]
 macro_rules! export_c_interface {
     ($kernel:path) => {
@@ -9,7 +10,7 @@ macro_rules! export_c_interface {
         type Node = $crate::c_interface::NodeHandle<$kernel>;
         type Grant = $crate::c_interface::GrantHandle<$kernel>;
         type PageStore = $crate::c_interface::StoreHandle<$kernel>;
-        use $crate::c_interface::{Range, Stats, StoreStats};
+        use $crate::c_interface::{CallArguments, Range, Stats, StoreStats};
         use ::core::ffi::c_void;
 
         $crate::c_functions! {
@@ -24,12 +25,18 @@ macro_rules! export_c_interface {
                 = grant_ask(space, id, reason, grant);
             fn pnode_grant_put(grant: *mut Grant) -> () = grant_put($kernel, grant);
             fn pnode_alloc(grant: *mut Grant, order: u32, pfn: *mut u64) -> i32 = alloc(grant, order, pfn);
+            fn pnode_alloc_frames(grant: *mut Grant, order: u32, first: *mut u64) -> i32 = alloc_frames(grant, order, first);
             fn pnode_free(grant: *mut Grant, pfn: u64, order: u32) -> i32 = free(grant, pfn, order);
             fn pnode_address(grant: *mut Grant, pfn: u64) -> *mut c_void = address(grant, pfn);
             fn pnode_alloc_ordinary(space: *mut Space, preferred: u32, order: u32, pfn: *mut u64) -> i32
                 = alloc_ordinary(space, preferred, order, pfn);
             fn pnode_stats(node: *mut Node, stats: *mut Stats) -> i32 = stats(node, stats);
             fn pnode_audit(node: *mut Node) -> i32 = audit(node);
+            fn pnode_map(node: *mut Node, columns: u32, rows: u32, text: *mut u8, bytes: u32) -> i32
+                = map(node, columns, rows, text, bytes);
+            fn pnode_call_bytes(command: u32) -> i32 = call_bytes(command);
+            fn pnode_call_decode(command: u32, argument: *const u8, user_end: u64, call: *mut CallArguments) -> i32
+                = call_decode($kernel, command, argument, user_end, call);
             fn pnode_store_create(
                 node: *mut Node, pages: u32, frames: u64, checksums: u32, store: *mut *mut PageStore
             ) -> i32 = store_create($kernel, node, pages, frames, checksums, store);

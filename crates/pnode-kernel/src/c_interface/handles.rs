@@ -4,6 +4,7 @@
 //! lives long enough. Across a C interface nobody does, so this file counts: a [`Space`] owns all metadata at addresses
 //! that never change, and cannot be destroyed while a [`NodeHandle`] or a [`GrantHandle`] is left.
 
+use core::fmt;
 use core::ptr::{self, NonNull};
 
 use pnode_buddy::Zone;
@@ -11,8 +12,8 @@ use pnode_compress::memory::Mapped;
 use pnode_core::registry::Stale;
 use pnode_core::sync::{AtomicPtr, AtomicU32, Lock, Ordering};
 use pnode_core::{
-    Distances, Features, FrameError, FrameRange, FrameSource, FrameZone, FreeError, Grant, MemoryClass,
-    MigrateType, NodeId, Nodes, OfflineError, Order, Owner, Pfn, Private, Reason, Request,
+    Distances, Features, Frame, FrameError, FrameRange, FrameSource, FrameZone, FreeError, Grant,
+    MemoryClass, MigrateType, NodeId, Nodes, OfflineError, Order, Owner, Pfn, Private, Reason, Request,
 };
 
 use super::Stats;
@@ -265,6 +266,10 @@ impl<K: Kernel> FrameZone for KnownRange<K> {
         self.zone.managed_frames()
     }
 
+    fn alloc_at(&self, pfn: Pfn, order: Order, migrate: MigrateType) -> Result<(), FrameError> {
+        self.zone.alloc_at(pfn, order, migrate)
+    }
+
     fn isolate(&self) {
         self.zone.isolate();
     }
@@ -335,6 +340,13 @@ impl<K: Kernel> NodeHandle<K> {
         })
     }
 
+    /// Draws how full the node is, a line a row; see [`Zone::occupancy`].
+    pub(super) fn map(&self, columns: usize, rows: usize, out: &mut impl fmt::Write) -> Result<(), Errno> {
+        // Frames in the caches of CPUs are free to whoever asks.
+        self.range.zone.drain();
+        write!(out, "{}", self.range.zone.zone().occupancy(columns, rows)).map_err(|_| Errno::ENOSPC)
+    }
+
     pub(super) fn audit(&self) -> Result<(), Errno> {
         self.range.zone.audit().map_err(|_| Errno::EUCLEAN)
     }
@@ -360,6 +372,32 @@ impl<K: Kernel> GrantHandle<K> {
             // Asks once more, for an answer with a reason.
             Err(_) => Ok(self.grant.alloc(Request::order(order))?.into_raw().0),
         }
+    }
+
+    /// Takes `2^order` adjacent frames of the grant's node, aligned to that, each of which is freed by itself.
+    ///
+    /// A block is found, given back, and its frames are taken one by one: who is faster with one of them keeps it, and
+    /// the answer is [`Errno::EAGAIN`].
+    pub(super) fn alloc_frames(&self, order: Order) -> Result<Pfn, Errno> {
+        let first = self.alloc(order)?;
+        if order == Order::ZERO {
+            return Ok(first);
+        }
+        // Past the caches of CPUs, which could keep it from us.
+        self.grant.zone_of(first).ok_or(Errno::ENODEV)?.zone.zone().free(first, order)?;
+        let frames = || (0..order.frames()).map_while(|index| first.checked_add(index));
+        let taken = frames()
+            .take_while(|pfn| {
+                self.grant.alloc_at(*pfn, Request::order(Order::ZERO)).map(Frame::into_raw).is_ok()
+            })
+            .count();
+        if taken as u64 == order.frames() {
+            return Ok(first);
+        }
+        for pfn in frames().take(taken) {
+            self.free(pfn, Order::ZERO)?;
+        }
+        Err(Errno::EAGAIN)
     }
 
     /// Gives a frame of the grant's node to this CPU, if it may keep it.

@@ -5,14 +5,18 @@
 //! is the caller's promise, in the header's words.
 #![allow(unsafe_code)]
 
+mod calls;
 mod export;
 mod handles;
+mod map;
 mod store;
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
 
+pub use calls::{CallArguments, call_bytes, call_decode};
 pub use handles::{GrantHandle, NodeHandle, Space};
+pub use map::map;
 pub use store::{
     StoreHandle, StoreStats, store_compact, store_create, store_destroy, store_load, store_remove,
     store_save, store_stats,
@@ -285,6 +289,22 @@ unsafe fn alloc_shared<K: Kernel>(grant: *mut GrantHandle<K>, order: u32, out: *
         let pfn = grant.alloc(block_order(order)?)?;
         // SAFETY: by the caller.
         unsafe { put(out, pfn.get()) };
+        Ok(())
+    })())
+}
+
+/// `pnode_alloc_frames`.
+///
+/// # Safety
+///
+/// `grant` is null or a live grant; `out` is null or valid for a write.
+pub unsafe fn alloc_frames<K: Kernel>(grant: *mut GrantHandle<K>, order: u32, out: *mut u64) -> i32 {
+    status((|| {
+        let out = NonNull::new(out).ok_or(Errno::EFAULT)?;
+        // SAFETY: by the caller.
+        let first = unsafe { handle(grant) }?.alloc_frames(block_order(order)?)?;
+        // SAFETY: by the caller.
+        unsafe { put(out, first.get()) };
         Ok(())
     })())
 }
