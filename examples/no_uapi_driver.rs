@@ -1,10 +1,16 @@
 //! A driver that uses nothing but pnode-core and pnode-buddy: no heap, no operating system, no door open to anybody.
 //!
-//! `cargo run --release --example no_uapi_driver`
+//! `cargo run --release --example no_uapi_driver [-- --machine FILE]`; see `--help`.
 
 #[macro_use]
 #[path = "support/pipe.rs"]
 mod pipe;
+
+#[path = "support/ending.rs"]
+mod ending;
+#[path = "support/machine.rs"]
+#[allow(dead_code, reason = "the examples share it, and each uses a part")]
+mod machine;
 
 use std::process::ExitCode;
 
@@ -137,69 +143,142 @@ mod driver {
 }
 
 use driver::{Engine, Problem, RING};
+use machine::Described;
 use pnode::buddy::{Geometry, Line, Metadata, Zone};
 use pnode::core::{
-    AllocError, Denied, Distances, FrameRange, MemoryClass, NodeId, Nodes, Order, Pfn, Reason, Request,
-    Storage,
+    AllocError, BoxedStorage, Denied, Distances, FrameRange, MemoryClass, NodeId, Nodes, Order, Pfn, Reason,
+    Request, Storage,
 };
+use pnode::user::NodeSpec;
+
+const HELP: &str = "\
+A driver that uses nothing but pnode-core and pnode-buddy.
+
+It registers its device's memory as a private node with every door shut, keeps a ring of
+contiguous blocks there, and is removed in order. What others try is refused, and so is
+a removal that forgets something.
+
+usage: no_uapi_driver [--machine FILE] [--help]
+
+  --machine FILE   the nodes, as a machine file has them, instead of an ordinary node and a device of
+                   96 frames: the driver gets the first private node, with every door shut whatever
+                   the file says, and the other private nodes have no driver here
+  --help           this text";
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|argument| argument == "--help" || argument == "-h") {
-        println!(
-            "A driver that uses nothing but pnode-core and pnode-buddy.\n\nIt registers its device's memory as a private \
-             node with every door shut, keeps a ring of\ncontiguous blocks there, and is removed in order. What others try \
-             is refused, and so is\na removal that forgets something.\n\nusage: no_uapi_driver [--help]"
-        );
-        return ExitCode::SUCCESS;
-    }
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("\nno_uapi_driver: {problem}");
-            ExitCode::FAILURE
+    let outcome = match arguments() {
+        Ok(None) => {
+            println!("{HELP}");
+            Ok(())
         }
-    }
+        Ok(Some(Host::Own)) => own().map_err(|error| error.to_string()),
+        Ok(Some(Host::File(machine))) => of_file(&machine).map_err(|error| machine.about(&error.to_string())),
+        Err(sentence) => Err(sentence),
+    };
+    ending::end("no_uapi_driver", outcome)
 }
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
-    // The host: one ordinary node. Everything is memory of the caller; nothing is on a heap.
+/// Where the driver's node is.
+enum Host {
+    Own,
+    File(Described),
+}
+
+/// What the command line asks for; `None` if help is wanted.
+fn arguments() -> Result<Option<Host>, String> {
+    let mut host = Host::Own;
+    let mut arguments = std::env::args_os().skip(1);
+    while let Some(argument) = arguments.next() {
+        match &*argument.to_string_lossy() {
+            "--help" | "-h" => return Ok(None),
+            "--machine" => {
+                let file = arguments.next().ok_or("--machine needs a file name; see --help")?;
+                host = Host::File(Described::read(&file)?);
+            }
+            other => return Err(format!("{other} is no option; see --help")),
+        }
+    }
+    Ok(Some(host))
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// The order of the blocks on the ring.
+const BLOCK: u8 = 3;
+
+/// A host with one ordinary node. Everything is memory of the caller; nothing is on a heap.
+fn own() -> Outcome {
     let [dram, device] = [NodeId::new(0)?, NodeId::new(1)?];
     let dram_range = FrameRange::new(Pfn::new(0), 1024)?;
     let bar = FrameRange::new(Pfn::new(0x10_0000), 96)?;
-    let mut lines = [const { Line::ZERO }; 64];
+    let mut lines = [const { Line::ZERO }; 72];
     let (dram_lines, bar_lines) = lines.split_at_mut(Geometry::new(dram_range)?.lines());
     let dram_zone = Zone::new(dram_range, Metadata::zeroed(dram_lines))?;
     let bar_zone = Zone::new(bar, Metadata::zeroed(bar_lines))?;
     let mut storage = Storage::<Zone<'_>, 2, 2>::new();
     let nodes = Nodes::new(storage.slots(), Distances::uniform(2)?)?;
     nodes.ordinary(dram, MemoryClass::DRAM)?.online(&dram_zone)?;
+    show(&nodes, &[(dram, &dram_zone)], device, &bar_zone)
+}
 
+/// The ordinary nodes of a file, and its first private one for the driver.
+fn of_file(machine: &Described) -> Outcome {
+    let line = "node nic private 256frames class device-buffer";
+    let device = machine.file.find(NodeSpec::is_private);
+    let device = device.ok_or_else(|| format!("the driver needs a private node; add a line as: {line}"))?;
+    let (zones, ids, table) = (machine.zones()?, machine.ids(), machine.distances());
+    let mut storage = BoxedStorage::new(ids.len(), ids.len())?;
+    let nodes = Nodes::new(storage.slots(), Distances::from_table(ids.len(), &table)?)?;
+    let mut ordinary = Vec::new();
+    for ((node, (_, spec)), zone) in ids.iter().zip(machine.file.nodes()).zip(&zones) {
+        if !spec.is_private() {
+            nodes.ordinary(*node, spec.memory_class())?.online(zone)?;
+            ordinary.push((*node, zone));
+        }
+    }
+    show(&nodes, &ordinary, device, &zones[device.index()])
+}
+
+/// The driver's life on `device`, whose memory is `bar`, beside the `ordinary` nodes with their zones.
+fn show<'m>(
+    nodes: &'m Nodes<'m, Zone<'m>>,
+    ordinary: &[(NodeId, &'m Zone<'m>)],
+    device: NodeId,
+    bar: &'m Zone<'m>,
+) -> Outcome {
     let sentence = |problem: Problem| problem.to_string();
+    let block = Order::new(BLOCK)?;
+    let fit = bar.managed_frames() / block.frames();
+    if fit == 0 {
+        return Err(format!("the device's node has no room for a block of {} frames", block.frames()).into());
+    }
+    let (_, elsewhere) = ordinary.first().ok_or("the driver's host needs an ordinary node")?;
     // A BAR whose frames are somebody else's: the probe fails, and the node is free for the next one.
-    match Engine::probe(&nodes, device, &dram_zone) {
+    match Engine::probe(nodes, device, elsewhere) {
         Err(problem @ Problem::Online(_)) => println!("wrong BAR    refused: {problem}"),
         Err(problem) => return Err(format!("the wrong BAR was refused for another reason: {problem}").into()),
         Ok(_) => return Err("a BAR that is somebody else's memory was taken".into()),
     }
     assert!(nodes.state(device).is_some_and(|state| !state.is_registered()), "a failed probe leaves nothing");
-    let mut engine = Engine::probe(&nodes, device, &bar_zone).map_err(sentence)?;
-    println!("probed       {} frames at {:?}, every door shut", bar.frames(), bar.start());
+    let mut engine = Engine::probe(nodes, device, bar).map_err(sentence)?;
+    println!("probed       {} frames at {:?}, every door shut", bar.managed_frames(), bar.span().start());
 
-    let eight = Order::new(3)?;
     let mut submitted = 0;
     let full = loop {
-        match engine.submit(eight) {
+        match engine.submit(block) {
             Ok(pfn) => {
                 submitted += 1;
-                println!("submitted    {} frames at {pfn:?}", eight.frames());
+                println!("submitted    {} frames at {pfn:?}", block.frames());
             }
             Err(problem) => break problem,
         }
     };
     println!("then         refused: {full}");
-    assert!(submitted == 96 / 8 && submitted < RING && bar_zone.free_frames() == 0);
+    // The device runs out of whole blocks, or the ring out of descriptors.
+    assert_eq!(submitted, fit.min(RING as u64));
+    assert_eq!(bar.used_frames(), submitted * block.frames());
     let first = engine.complete().map_err(sentence)?;
-    println!("completed    {first:?}, and submitted again: {:?}", engine.submit(eight).map_err(sentence)?);
+    println!("completed    {first:?}, and submitted again: {:?}", engine.submit(block).map_err(sentence)?);
 
     // What others try.
     let insist = Request::page().prefer(device).this_node_only();
@@ -214,23 +293,27 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
     let near = nodes.alloc(Request::page().prefer(device))?;
     println!("             a request near the device is served by {:?}", near.node());
-    assert_eq!(near.node(), dram);
+    let distance = |node| nodes.distances().between(device, node);
+    assert!(ordinary.iter().all(|(node, _)| distance(*node) >= distance(near.node())), "the nearest serves");
+    assert_ne!(near.node(), device);
     nodes.free(near)?;
 
-    let (offline, unregister) = engine.hasty_remove(&bar_zone);
+    let (offline, unregister) = engine.hasty_remove(bar);
     for refused in [offline, unregister] {
         let Err(problem) = refused else { return Err("a hasty removal was let through".into()) };
         println!("hasty exit   refused: {problem}");
     }
-    engine.remove(&bar_zone).map_err(sentence)?;
+    engine.remove(bar).map_err(sentence)?;
     println!(
         "removed      {} of {} frames free, {:?} is unregistered",
-        bar_zone.free_frames(),
-        bar.frames(),
+        bar.free_frames(),
+        bar.managed_frames(),
         device
     );
-    assert!(bar_zone.free_frames() == 96 && nodes.state(device).is_some_and(|state| !state.is_registered()));
-    bar_zone.audit()?;
-    dram_zone.audit()?;
+    assert!(bar.used_frames() == 0 && nodes.state(device).is_some_and(|state| !state.is_registered()));
+    bar.audit()?;
+    for (_, zone) in ordinary {
+        zone.audit()?;
+    }
     Ok(())
 }

@@ -13,11 +13,11 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use pnode::buddy::{Geometry, Metadata, Zone};
+use pnode::buddy::Zone;
 use pnode::core::policy::{FaultCounters, FaultReport, Mode, PlaceError, PolicyError, Target, Wish};
 use pnode::core::{
-    BoxedStorage, Distances, Features, Frame, FrameRange, Mems, NodeId, NodeMask, Nodes, PageOrigin, Pfn,
-    Placement, Policy, Private,
+    BoxedStorage, Distances, Features, Frame, Mems, NodeId, NodeMask, Nodes, PageOrigin, Pfn, Placement,
+    Policy, Private,
 };
 use pnode::user::NodeSpec;
 
@@ -213,12 +213,6 @@ impl<'d> PageCache<'d> {
     }
 }
 
-fn zone<'m>(start: u64, frames: u64) -> Result<Zone<'m>, String> {
-    let range = FrameRange::new(Pfn::new(start), frames).map_err(say)?;
-    let lines = Geometry::new(range).map_err(say)?.lines();
-    Zone::new(range, Metadata::boxed(lines)).map_err(say)
-}
-
 fn show(path: &std::path::Path, mut data: Vec<u8>, machine: Option<Described>) -> Result<(), String> {
     let machine = machine.map_or_else(|| fitting(data.len().div_ceil(PAGE)), Ok)?;
     let file = &machine.file;
@@ -233,12 +227,7 @@ fn show(path: &std::path::Path, mut data: Vec<u8>, machine: Option<Described>) -
     data.truncate(usize::try_from(room).map_err(say)?.saturating_mul(PAGE));
     let (data, pages) = (&data[..], data.len().div_ceil(PAGE));
 
-    let zones: Vec<_> = (0..)
-        .zip(&specs)
-        .map(|(number, (_, spec))| zone(number << 32, spec.frames()))
-        .collect::<Result<_, _>>()?;
-    let ids: Vec<NodeId> = specs.iter().filter_map(|(name, _)| file.node(name)).collect();
-    let table: Vec<u8> = ids.iter().flat_map(|from| ids.iter().map(|to| file.distance(*from, *to))).collect();
+    let (zones, ids, table) = (machine.zones()?, machine.ids(), machine.distances());
     let mut storage = BoxedStorage::new(specs.len(), specs.len()).map_err(say)?;
     let distances = Distances::from_table(specs.len(), &table).map_err(say)?;
     let nodes = Nodes::new(storage.slots(), distances).map_err(say)?;

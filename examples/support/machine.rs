@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use pnode::core::NodeId;
+use pnode::buddy::{Geometry, Metadata, Zone};
+use pnode::core::{FrameRange, NodeId, Pfn};
 use pnode::user::{Machine, MachineFile, NodeSpec};
 
 /// A machine as a text describes it, and where that text is.
@@ -56,6 +57,27 @@ impl Described {
         self.file.nodes().filter(|(_, spec)| !spec.is_private()).map(|(_, spec)| spec.frames() as usize).sum()
     }
 
+    /// The ids of all nodes, from 0.
+    pub(crate) fn ids(&self) -> Vec<NodeId> {
+        self.file.nodes().filter_map(|(name, _)| self.file.node(name)).collect()
+    }
+
+    /// The distances of all nodes from all, row by row.
+    pub(crate) fn distances(&self) -> Vec<u8> {
+        let ids = self.ids();
+        ids.iter().flat_map(|from| ids.iter().map(|to| self.file.distance(*from, *to))).collect()
+    }
+
+    /// A zone for each node, for examples that are not on the harness; no two have a frame in common.
+    pub(crate) fn zones<'m>(&self) -> Result<Vec<Zone<'m>>, String> {
+        let zone = |(number, (_, spec)): (u64, (&str, &NodeSpec))| {
+            let range = FrameRange::new(Pfn::new(number << 32), spec.frames()).map_err(say)?;
+            let lines = Geometry::new(range).map_err(say)?.lines();
+            Zone::new(range, Metadata::boxed(lines)).map_err(say)
+        };
+        (0..).zip(self.file.nodes()).map(zone).collect()
+    }
+
     /// A sentence about the machine, with the file that it is in.
     pub(crate) fn about(&self, sentence: &str) -> String {
         match &self.path {
@@ -63,4 +85,9 @@ impl Described {
             None => sentence.to_owned(),
         }
     }
+}
+
+/// Any error as the sentence that it prints as.
+fn say(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
