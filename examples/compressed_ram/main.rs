@@ -16,12 +16,16 @@ use pnode::compress::device::{Safeguard, Safeguards};
 mod ending;
 #[path = "../../crates/pnode-compress/tests/support/host.rs"]
 mod host;
+#[path = "../support/machine.rs"]
+#[allow(dead_code, reason = "the examples share it, and each uses a part")]
+mod machine;
 mod plot;
 #[path = "../support/screen.rs"]
 #[allow(dead_code, reason = "the examples share it, and each needs a part")]
 mod screen;
 
 use host::{Load, Memory, Outcome, PAGE, Plan, Sample};
+use machine::Described;
 use screen::{Bytes, Count};
 
 const HELP: &str = "\
@@ -32,13 +36,16 @@ usage: compressed_ram [OPTIONS]
   --input FILE       what the pages hold; without it the program takes its own executable
   --storm            after a fifth of the time, write what does not compress
   --without NAME     leave out a safeguard: admission, fence, scrub or bound (implies --storm)
+  --machine FILE     size and capacity of the device as the first compressed node of a machine file has them,
+                     and ordinary memory as its ordinary nodes have it together; the load grows with both
   --svg FILE         where the plot goes (default: compressed_ram.svg in the temporary directory)
   --events N         how many accesses (default 200000)
   --writable N       let N pages be written where they are (default 0)
   --seed N           what chances are taken from (default 1)
   --help             this text
 
-The device advertises more than three times the memory that it has, and poisons what it has no memory for.
+The device advertises more than three times the memory that it has, unless a machine file says how much, and
+poisons what it has no memory for.
 With all safeguards nothing is ever lost, and the exit code is 0 only if that held. Without one of them
 something is lost, which the run shows; the exit code is 0 only if it did.";
 
@@ -46,10 +53,42 @@ struct Options {
     input: Option<PathBuf>,
     load: Load,
     missing: Vec<Safeguard>,
+    sizes: Sizes,
     svg: PathBuf,
     events: u64,
     writable: u64,
     seed: u64,
+}
+
+/// The machine, in pages.
+struct Sizes {
+    ordinary: usize,
+    advertised: u32,
+    physical: u64,
+}
+
+impl Sizes {
+    /// A device that advertises more than three times what it has.
+    const OWN: Self = Self { ordinary: 1024, advertised: 3200, physical: 960 };
+
+    fn of(machine: &Described) -> Result<Self, String> {
+        let node = machine.role(
+            "a compressed node",
+            |spec| spec.advertised().is_some(),
+            "node zip compressed 4MiB holds 12MiB",
+        )?;
+        machine.ordinary()?;
+        let spec = machine.file.nodes().nth(node.index()).map(|(_, spec)| *spec);
+        let advertised = spec.and_then(|spec| spec.advertised()).and_then(|pages| u32::try_from(pages).ok());
+        let advertised = advertised.ok_or_else(|| machine.about("the compressed node holds too much"))?;
+        let physical = spec.map_or(0, |spec| spec.frames());
+        Ok(Self { ordinary: machine.ordinary_frames(), advertised, physical })
+    }
+
+    /// Pages that the load uses: more than ordinary memory has, and a few less than there is room for.
+    fn pages(&self) -> usize {
+        self.ordinary + self.advertised as usize / 25 * 24
+    }
 }
 
 fn main() -> ExitCode {
@@ -69,6 +108,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options
         input: None,
         load: Load::Steady,
         missing: Vec::new(),
+        sizes: Sizes::OWN,
         svg: std::env::temp_dir().join("compressed_ram.svg"),
         events: 200_000,
         writable: 0,
@@ -80,6 +120,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Options
         match name.as_str() {
             "--help" | "-h" => return Ok(None),
             "--storm" => options.load = Load::Storm,
+            "--machine" => options.sizes = Sizes::of(&Described::read(&value()?)?)?,
             "--input" => options.input = Some(value()?.into()),
             "--svg" => options.svg = value()?.into(),
             "--events" => options.events = number(&value()?, 1_000)?,
@@ -129,10 +170,10 @@ fn show(options: &Options) -> Result<(), String> {
     let bytes = input(options)?;
     let safeguards = options.missing.iter().fold(Safeguards::ALL, |set, &guard| set.without(guard));
     let plan = Plan {
-        pages: 4096,
-        advertised: 3200,
-        physical: 960 * PAGE as u64,
-        ordinary: 1024,
+        pages: options.sizes.pages(),
+        advertised: options.sizes.advertised,
+        physical: options.sizes.physical * PAGE as u64,
+        ordinary: options.sizes.ordinary,
         events: options.events,
         load: options.load,
         safeguards,
