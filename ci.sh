@@ -135,6 +135,12 @@ job_fuzz() {
   cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz || { skipped "cargo-fuzz cannot be installed"; return 0; }
   local target log=target/fuzz.log seeds dictionary
   cargo +nightly fuzz build || return 1
+  # The decoder starts from the objects that pin the formats: the tag, the size of a page, the bytes.
+  mkdir -p fuzz/corpus/codec_decode
+  local kind number tag bytes
+  while read -r kind number tag bytes; do
+    printf "$(sed 's/../\\x&/g' <<<"${tag}00$bytes")" >"fuzz/corpus/codec_decode/golden-$kind-$number"
+  done <crates/pnode-compress/tests/golden/objects.txt
   for target in $(cargo +nightly fuzz list); do
     # What a target starts from, and the words that its inputs are made of, where somebody wrote them down.
     seeds=() dictionary=()
