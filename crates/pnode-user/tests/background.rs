@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use pnode_core::{Denied, Features, MemoryClass, Reason};
+use pnode_core::{AllocError, Denied, Depth, Features, MemoryClass, Order, Reason, Request, Watermarks};
+use pnode_user::machine::BuildError;
 use pnode_user::machine::{KeepFree, Mapping, Placement};
 use pnode_user::{Machine, NodeSpec};
 
@@ -87,4 +88,90 @@ fn a_thread_keeps_memory_free_under_a_program_and_loses_nothing() {
     }
     assert!(machine.counters().demoted > 0 && machine.free_frames(far) < 128);
     machine.audit().unwrap();
+}
+
+fn marks(min: u64, low: u64, high: u64) -> Watermarks {
+    Watermarks::new(min, low, high).unwrap()
+}
+
+#[test]
+fn requests_stop_at_the_watermarks_of_a_node() {
+    let machine = Machine::builder()
+        .node(NodeSpec::ordinary(64).watermarks(marks(4, 8, 16)))
+        .node(NodeSpec::ordinary(32))
+        .node(NodeSpec::private(MemoryClass::DEVICE_BUFFER, 16).watermarks(marks(2, 2, 3)))
+        .build()
+        .unwrap();
+    let [near, other, card] = [0, 1, 2].map(|number| machine.node(number).unwrap());
+    assert_eq!(machine.watermarks(near), marks(4, 8, 16));
+    assert_eq!(machine.watermarks(other), Watermarks::NONE);
+    let no_memory = AllocError::NoMemory { order: Order::ZERO };
+    // Twice: the marks hold again when the node was away.
+    for _ in 0..2 {
+        let request = Request::page().prefer(near);
+        let mut taken = Vec::new();
+        while let Ok(frame) = machine.alloc(request) {
+            // At the low mark of the first node requests go to the other; when that is full, down to the min mark.
+            let expected = if (56..88).contains(&taken.len()) { other } else { near };
+            assert_eq!(frame.node(), expected, "block {}", taken.len());
+            taken.push(frame);
+        }
+        assert_eq!([near, other].map(|node| machine.free_frames(node)), [4, 0]);
+        let emergency = request.depth(Depth::Emergency);
+        taken.extend((0..4).map(|_| machine.alloc(emergency).unwrap()));
+        assert_eq!(machine.alloc(emergency).unwrap_err(), no_memory);
+
+        let grant = machine.owner_grant(card).unwrap();
+        taken.extend((0..14).map(|_| grant.alloc(Request::page()).unwrap()));
+        assert_eq!(grant.alloc(Request::page()).unwrap_err(), no_memory);
+        taken.push(grant.alloc(Request::page().depth(Depth::Emergency)).unwrap());
+        drop(grant);
+
+        taken.into_iter().for_each(|frame| machine.free(frame).unwrap());
+        machine.audit().unwrap();
+        for node in [near, card] {
+            machine.unplug(node).unwrap();
+            machine.plug(node).unwrap();
+        }
+    }
+}
+
+#[test]
+fn reclaim_keeps_a_node_between_its_own_watermarks() {
+    let machine = Machine::builder()
+        .node(NodeSpec::ordinary(64).watermarks(marks(4, 8, 20)))
+        .node(NodeSpec::private(MemoryClass::FAR, 128).features(TIER))
+        .build()
+        .unwrap();
+    let dram = machine.node(0).unwrap();
+    let nothing = KeepFree { low: 0, high: 0 };
+    let memory = machine.map(60, dram).unwrap();
+    fill(&memory, 56, 3);
+    machine.background_step(nothing);
+    assert_eq!(machine.free_frames(dram), 8, "the low watermark is not passed");
+    fill(&memory, 57, 3);
+    machine.background_step(nothing);
+    assert_eq!(machine.free_frames(dram), 20, "reclaim goes on to the high watermark");
+    assert_eq!(machine.balance(dram, machine.watermarks(dram).into()), 0);
+    // A program never gets what is kept for emergencies: its faults reclaim before.
+    let more = machine.map(60, dram).unwrap();
+    for page in 0..60 {
+        more.write(page * PAGE, &[page as u8 ^ 4; PAGE]).unwrap();
+        assert!(machine.free_frames(dram) >= 4, "page {page}");
+    }
+    check(&memory, 57, 3);
+    check(&more, 60, 4);
+    machine.audit().unwrap();
+}
+
+#[test]
+fn watermarks_that_leave_nothing_are_refused() {
+    let build = |spec| Machine::builder().node(spec).build().map(|_| ()).unwrap_err();
+    let refused = build(NodeSpec::ordinary(16).watermarks(marks(1, 2, 16)));
+    assert!(matches!(refused, BuildError::Watermarks { frames: 16, .. }), "{refused}");
+    let reserve = marks(1, 2, 3).with_lowmem_reserve(14).unwrap();
+    let refused = build(NodeSpec::ordinary(16).watermarks(reserve));
+    assert!(matches!(refused, BuildError::Watermarks { .. }), "{refused}");
+    let refused = build(NodeSpec::compressed(32, 64).watermarks(marks(1, 2, 3)));
+    assert!(matches!(refused, BuildError::StoreWatermarks { .. }), "{refused}");
 }

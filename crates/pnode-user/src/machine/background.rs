@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use pnode_core::{Denied, NodeId, Reason};
+use pnode_core::{Denied, NodeId, Reason, Watermarks};
 
 use super::region::State;
 use super::trace::{What, Why};
@@ -19,6 +19,13 @@ pub struct KeepFree {
     pub low: u64,
     /// At so many, it ends.
     pub high: u64,
+}
+
+/// What a node's watermarks ask of reclaim: it begins below low, and rests at high.
+impl From<Watermarks> for KeepFree {
+    fn from(marks: Watermarks) -> Self {
+        Self { low: marks.low(), high: marks.high() }
+    }
 }
 
 /// A thread that takes the steps of [`Machine::background`] until it is dropped.
@@ -47,13 +54,15 @@ impl Machine {
     }
 
     /// What [`Machine::background`] does each time, done once by the caller: a step of [`Machine::balance`] or of
-    /// [`Machine::promote_hot`] for each node.
+    /// [`Machine::promote_hot`] for each node. A node that has watermarks of its own
+    /// ([`NodeSpec::watermarks`](super::NodeSpec::watermarks)) is kept between those; `keep` is for the others.
     pub fn background_step(&self, keep: KeepFree) {
         self.shared.background_step(keep);
     }
 
     /// Starts a thread that takes a step of [`Machine::balance`] for every ordinary node, and one of
-    /// [`Machine::promote_hot`] for every private node that opened it, each time `pause` has passed.
+    /// [`Machine::promote_hot`] for every private node that opened it, each time `pause` has passed. A node's own
+    /// watermarks go before `keep`, as in [`Machine::background_step`].
     ///
     /// # Errors
     ///
@@ -99,7 +108,8 @@ impl Shared {
                 // Most have not opened the door, and one that is leaving has shut it.
                 let _ = self.promote_hot(site.node, BATCH);
             } else {
-                self.balance(site.node, keep);
+                let own = site.marks != Watermarks::NONE;
+                self.balance(site.node, if own { site.marks.into() } else { keep });
             }
         }
     }

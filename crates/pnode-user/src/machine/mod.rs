@@ -57,7 +57,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use pnode_core::policy::{FaultCounters, FaultCounts};
 use pnode_core::{
     AllocError, BoxedStorage, Denied, Distances, Frame, FreeError, Grant, NodeId, NodeState, Nodes, PageSize,
-    Pfn, Reason, Request, Service,
+    Pfn, Reason, Request, Service, Watermarks,
 };
 
 use crate::arena::Arena;
@@ -267,6 +267,11 @@ impl Machine {
     /// Frames of `node`, free or not.
     pub fn frames(&self, node: NodeId) -> u64 {
         self.shared.site(node).map_or(0, |site| site.frames.frames())
+    }
+
+    /// The watermarks of `node` as it was described; [`Watermarks::NONE`] if it keeps nothing back.
+    pub fn watermarks(&self, node: NodeId) -> Watermarks {
+        self.shared.site(node).map_or(Watermarks::NONE, |site| site.marks)
     }
 
     /// How full a compressed node is; `None` for other nodes, and once it is unplugged.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pnode_core::sync::{AtomicU32, Ordering};
 use pnode_core::{
     Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, OfflineError, Owner, PageSize,
-    Private, Reason, Service, Stale, UnregisterError,
+    Private, Reason, Service, Stale, UnregisterError, Watermarks,
 };
 
 use super::compressed::Compressed;
@@ -30,6 +30,7 @@ pub(super) struct Site {
     pub(super) class: MemoryClass,
     pub(super) features: Features,
     kind: Kind,
+    pub(super) marks: Watermarks,
     pub(super) zone: &'static Zone,
     pub(super) backing: Arc<Backing>,
     /// How often the node was plugged and unplugged: odd while it is there.
@@ -92,6 +93,7 @@ impl Site {
             class: spec.class,
             features,
             kind: spec.kind,
+            marks: spec.marks,
             zone,
             backing: Arc::new(backing),
             life: AtomicU32::new(0),
@@ -105,7 +107,7 @@ impl Site {
     /// Brings the memory online, and the service that the node may have.
     fn start(&self) -> Result<(), BuildError> {
         let node = self.node;
-        self.with_handle(|handle| handle.online(self.zone)).map_err(BuildError::Online)?;
+        self.with_handle(|handle| handle.online_with(self.zone, self.marks)).map_err(BuildError::Online)?;
         if self.zone.watch().fails(Point::Plug) {
             const EIO: i32 = 5;
             return Err(BuildError::Memory { node, error: SysError { call: "plug", errno: EIO } });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pnode_core::{
     DistanceError, Features, FrameRange, MemoryClass, NodeId, NodeOps, OnlineError, PageSize, Pfn,
-    RegisterError, ServiceError, StorageError,
+    RegisterError, ServiceError, StorageError, Watermarks,
 };
 
 use super::clock::Delays;
@@ -23,6 +23,7 @@ pub struct NodeSpec {
     pub(super) class: MemoryClass,
     pub(super) kind: Kind,
     pub(super) frames: u64,
+    pub(super) marks: Watermarks,
 }
 
 /// What kind of node it is.
@@ -47,18 +48,18 @@ impl NodeSpec {
 
     /// Ordinary memory of `frames` frames.
     pub const fn ordinary(frames: u64) -> Self {
-        Self { class: MemoryClass::DRAM, kind: Kind::Ordinary, frames }
+        Self { class: MemoryClass::DRAM, kind: Kind::Ordinary, frames, marks: Watermarks::NONE }
     }
 
     /// A private node of `frames` frames with every door shut.
     pub const fn private(class: MemoryClass, frames: u64) -> Self {
-        Self { class, kind: Kind::Private(Features::NONE), frames }
+        Self { class, kind: Kind::Private(Features::NONE), frames, marks: Watermarks::NONE }
     }
 
     /// A private node that keeps pages compressed: it has `physical` frames and takes up to `advertised` pages.
     pub const fn compressed(physical: u64, advertised: u64) -> Self {
         let kind = Kind::Compressed { features: Self::COMPRESSED, advertised };
-        Self { class: MemoryClass::COMPRESSED, kind, frames: physical }
+        Self { class: MemoryClass::COMPRESSED, kind, frames: physical, marks: Watermarks::NONE }
     }
 
     /// The same node made of memory of `class`.
@@ -77,6 +78,21 @@ impl NodeSpec {
             Kind::Compressed { advertised, .. } => Kind::Compressed { features, advertised },
         };
         self
+    }
+
+    /// The same node with `marks`, whose high mark is less than its frames: requests stop at min and look elsewhere first
+    /// at low, and [`Machine::background_step`] keeps the node between low and high. Whoever asks by
+    /// [`Depth::Emergency`](pnode_core::Depth::Emergency) gets the rest. Not for a compressed node, whose store asks for
+    /// all of its frames.
+    #[must_use]
+    pub const fn watermarks(mut self, marks: Watermarks) -> Self {
+        self.marks = marks;
+        self
+    }
+
+    /// How many of its frames are kept free, and for whom.
+    pub const fn marks(&self) -> Watermarks {
+        self.marks
     }
 
     /// How many frames it is to have.
@@ -208,6 +224,9 @@ impl Builder {
         if !around.is_power_of_two() || around > 512 {
             return Err(BuildError::FaultAround { pages: around });
         }
+        for (index, spec) in self.nodes.iter().enumerate() {
+            spec.check_marks(index)?;
+        }
         let serves = |number: u16| {
             self.nodes.get(usize::from(number)).is_some_and(|spec| matches!(spec.kind, Kind::Private(_)))
         };
@@ -238,6 +257,24 @@ impl Builder {
     }
 }
 
+impl NodeSpec {
+    /// Whether its marks suit it, which is node number `index`.
+    fn check_marks(&self, index: usize) -> Result<(), BuildError> {
+        let Self { marks, frames, .. } = *self;
+        if marks == Watermarks::NONE {
+            return Ok(());
+        }
+        let (node, _) = frames_of(index, frames)?;
+        if self.advertised().is_some() {
+            return Err(BuildError::StoreWatermarks { node });
+        }
+        if marks.high() >= frames || marks.lowmem_reserve() >= frames - marks.low() {
+            return Err(BuildError::Watermarks { node, marks, frames });
+        }
+        Ok(())
+    }
+}
+
 /// The frames of node number `index`.
 pub(super) fn frames_of(index: usize, frames: u64) -> Result<(NodeId, FrameRange), BuildError> {
     let node = u16::try_from(index).ok().and_then(|number| NodeId::new(number).ok());
@@ -264,6 +301,20 @@ pub enum BuildError {
         node: NodeId,
         /// How many frames it was to have.
         frames: u64,
+    },
+    /// The watermarks of a node leave some of its frames to ordinary requests.
+    Watermarks {
+        /// The node.
+        node: NodeId,
+        /// What it was to keep free.
+        marks: Watermarks,
+        /// How many frames it has.
+        frames: u64,
+    },
+    /// A compressed node has no watermarks: its store asks for all of its frames.
+    StoreWatermarks {
+        /// The node.
+        node: NodeId,
     },
     /// A first touch brings 1, 2, 4, .. 512 pages.
     FaultAround {
@@ -326,6 +377,17 @@ impl fmt::Display for BuildError {
             Self::Nodes { nodes } => write!(f, "a machine has 1 to {MAX_NODES} nodes, not {nodes}"),
             Self::Frames { node, frames } => {
                 write!(f, "{node:?} has 1 to {} frames, not {frames}", 1 << STRIDE_SHIFT)
+            }
+            Self::Watermarks { node, marks, frames } => {
+                let (high, low) = (marks.high(), marks.low());
+                write!(
+                    f,
+                    "{node:?} has {frames} frames; its high watermark {high}, and its low one {low} with the lowmem "
+                )?;
+                write!(f, "reserve {}, have to be below that", marks.lowmem_reserve())
+            }
+            Self::StoreWatermarks { node } => {
+                write!(f, "the store of {node:?} asks for all of its frames; leave its watermarks out")
             }
             Self::FaultAround { pages } => {
                 write!(f, "a first touch brings a power of two of pages, up to 512, not {pages}")

@@ -58,6 +58,15 @@ pub enum Problem {
     OrdinaryDoors,
     /// Only a compressed node holds more than it has.
     Holds,
+    /// The watermarks of a node rise from min to low to high.
+    NotRising,
+    /// Watermarks leave some frames of the node to ordinary requests.
+    Watermarks {
+        /// How many frames the node has.
+        frames: u64,
+    },
+    /// A compressed node has no watermarks.
+    StoreWatermarks,
     /// No number with this unit.
     Quantity {
         /// The unit.
@@ -100,7 +109,7 @@ impl fmt::Display for Problem {
             Self::Taken { line } => write!(f, "line {line} says this already; say it once"),
             Self::Kind => f.write_str("a node is ordinary, private or compressed"),
             Self::Property => {
-                f.write_str("a node's properties are class, latency, bandwidth, doors and holds")
+                f.write_str("a node's properties are class, latency, bandwidth, doors, holds and watermarks")
             }
             Self::Twice => f.write_str("this line says it already; say it once"),
             Self::Class => {
@@ -118,6 +127,15 @@ impl fmt::Display for Problem {
             ),
             Self::Holds => f.write_str(
                 "only a compressed node holds more than it has; make it compressed, or leave this out",
+            ),
+            Self::NotRising => {
+                f.write_str("watermarks rise from min to low to high; write no less than the one before")
+            }
+            Self::Watermarks { frames } => {
+                write!(f, "the node has {frames} frames, and the high watermark is below that; write less")
+            }
+            Self::StoreWatermarks => f.write_str(
+                "the store of a compressed node asks for all of its frames; leave its watermarks out",
             ),
             Self::Quantity { unit } => write!(f, "write a number with its unit, as 350{unit}"),
             Self::Size => f.write_str("write a size in one word, as 64MiB, 512KiB, 2GiB or 1024frames"),

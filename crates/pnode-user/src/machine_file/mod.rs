@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! # Two sockets, a far tier that cold pages go to, and a card that keeps its memory to itself.
-//! node dram0 ordinary 64MiB
+//! node dram0 ordinary 64MiB watermarks 1MiB 2MiB 4MiB
 //! node dram1 ordinary 64MiB
 //! node cxl   private 128MiB class far latency 350ns doors RECLAIM|DEMOTION|PROMOTION
 //! node zip   compressed 16MiB holds 48MiB
@@ -32,6 +32,7 @@
 //!           | "bandwidth" NUMBER "MiB/s"
 //!           | "doors" DOOR { "|" DOOR }   # not for ordinary nodes, which have no doors
 //!           | "holds" SIZE            # what a compressed node takes, measured before it is compressed
+//!           | "watermarks" SIZE SIZE SIZE  # min, low, high: kept free; not of compressed nodes
 //! CLASS     = "dram" | "hbm" | "device-buffer" | "accelerator" | "far" | "compressed"
 //! DOOR      = "NONE" | a name of pnode_core::Features, as "RECLAIM"
 //! SIZE      = NUMBER ( "frames" | "KiB" | "MiB" | "GiB" )
@@ -43,6 +44,10 @@
 //! one way. A pair of nodes without a distance is 20 apart; a node is 10 from itself. Tiers need no statement: they
 //! follow from latency and bandwidth ([`pnode_core::tier::Tier::of`]).
 //!
+//! Watermarks rise (they may be equal), and high is below the node's size. Requests stop when no more than min would stay
+//! free, and look elsewhere first at low; background reclaim begins below low and rests at high. See
+//! [`NodeSpec::watermarks`].
+//!
 //! Sizes in bytes are whole frames of the machine that reads the file.
 
 mod error;
@@ -52,7 +57,7 @@ mod words;
 use core::fmt;
 use core::str::FromStr;
 
-use pnode_core::{Features, MemoryClass, NodeId, NodeMask, distance};
+use pnode_core::{Features, MemoryClass, NodeId, NodeMask, Watermarks, distance};
 
 use crate::machine::{Builder, Delays, Machine, NodeSpec};
 
@@ -224,6 +229,10 @@ impl fmt::Display for Description<'_> {
         }
         if spec.doors() != shut {
             write!(f, " doors {}", spec.doors())?;
+        }
+        let marks = spec.marks();
+        if marks != Watermarks::NONE {
+            write!(f, " watermarks {}frames {}frames {}frames", marks.min(), marks.low(), marks.high())?;
         }
         Ok(())
     }

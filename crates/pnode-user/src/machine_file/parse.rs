@@ -1,6 +1,6 @@
 //! Reading a machine file.
 
-use pnode_core::{Features, MemoryClass, NodeId, NodeMask, PageSize, distance};
+use pnode_core::{Features, MemoryClass, NodeId, NodeMask, PageSize, Watermarks, distance};
 
 use super::error::{MOST_FRAMES, MOST_PAGES, MachineFileError, Problem};
 use super::words::{Line, Word, lines};
@@ -168,6 +168,8 @@ struct Properties<'t> {
     bandwidth: Option<(Word<'t>, u32)>,
     doors: Option<(Word<'t>, Features)>,
     holds: Option<(Word<'t>, u64)>,
+    /// With the word of the high one.
+    marks: Option<(Word<'t>, (Word<'t>, Watermarks))>,
 }
 
 impl<'t> Properties<'t> {
@@ -196,6 +198,7 @@ impl<'t> Properties<'t> {
                     let word = line.expect("what it takes, as 192MiB")?;
                     once(&mut read.holds, key, frames(word, MOST_PAGES)?)?;
                 }
+                "watermarks" => once(&mut read.marks, key, watermarks(&mut line)?)?,
                 _ => return Err(key.wrong(Problem::Property)),
             }
         }
@@ -226,6 +229,15 @@ impl<'t> Properties<'t> {
             }
             spec = spec.features(doors);
         }
+        if let Some((key, (high, marks))) = self.marks {
+            if spec.advertised().is_some() {
+                return Err(key.wrong(Problem::StoreWatermarks));
+            }
+            if marks.high() >= frames {
+                return Err(high.wrong(Problem::Watermarks { frames }));
+            }
+            spec = spec.watermarks(marks);
+        }
         let class = class.unwrap_or(spec.memory_class());
         let latency = self.latency.map_or(class.latency_ns(), |(_, latency)| latency);
         let bandwidth = self.bandwidth.map_or(class.bandwidth_mib_s(), |(_, bandwidth)| bandwidth);
@@ -252,6 +264,20 @@ fn name<'t>(line: &mut Line<'t>) -> Outcome<Word<'t>> {
     } else {
         Err(word.wrong(Problem::Name))
     }
+}
+
+/// The next three words, which are watermarks; with the last of them.
+fn watermarks<'t>(line: &mut Line<'t>) -> Outcome<(Word<'t>, Watermarks)> {
+    let mut next = |what, least| {
+        let word = line.expect(what)?;
+        let mark = frames(word, MOST_FRAMES)?;
+        if mark < least { Err(word.wrong(Problem::NotRising)) } else { Ok((word, mark)) }
+    };
+    let (_, min) = next("the min watermark, as 1MiB", 0)?;
+    let (_, low) = next("the low watermark, as 2MiB", min)?;
+    let (word, high) = next("the high watermark, as 4MiB", low)?;
+    let marks = Watermarks::new(min, low, high).map_err(|_| word.wrong(Problem::NotRising))?;
+    Ok((word, marks))
 }
 
 /// A number above 0 that `unit` follows.

@@ -1,11 +1,11 @@
 use super::*;
 use crate::sys;
-use pnode_core::FeatureError;
+use pnode_core::{Depth, FeatureError, Request};
 
 const EVERYTHING: &str = "\
 # A comment, and a blank line.
 
-node dram0 ordinary 64MiB # another one
+node dram0 ordinary 64MiB watermarks 2MiB 3MiB 1024frames # another one
 \tnode hbm ordinary 1GiB class hbm latency 80ns
 node far.tier-1 private 4096frames doors RECLAIM|DEMOTION class far bandwidth 12345MiB/s
 node zip compressed 1MiB holds 4MiB
@@ -33,7 +33,7 @@ fn everything_that_the_grammar_has_is_read() {
     assert_eq!(
         specs,
         [
-            NodeSpec::ordinary(frames(64)),
+            NodeSpec::ordinary(frames(64)).watermarks(Watermarks::new(frames(2), frames(3), 1024).unwrap()),
             NodeSpec::ordinary(frames(1024)).class(MemoryClass::new(
                 "hbm",
                 80,
@@ -138,6 +138,21 @@ fn each_mistake_is_named_where_it_stands() {
     wrong("node a private 1MiB class far «holds» 1MiB", Problem::Holds);
     wrong("node a compressed «1MiB»", missing("what it takes, as: holds 192MiB"));
     wrong("node a compressed 1MiB holds «4294967296frames»", Problem::Frames { most: u32::MAX.into() });
+    wrong("node a ordinary 1MiB «watermarks»", missing("the min watermark, as 1MiB"));
+    wrong("node a ordinary 1MiB watermarks «1frames»", missing("the low watermark, as 2MiB"));
+    wrong("node a ordinary 1MiB watermarks 1frames «2frames»", missing("the high watermark, as 4MiB"));
+    wrong("node a ordinary 9frames watermarks «1» 2frames 3frames", Problem::Size);
+    wrong("node a ordinary 9frames watermarks «0frames» 2frames 3frames", Problem::Frames { most: 1 << 24 });
+    wrong("node a ordinary 9frames watermarks 2frames «1frames» 3frames", Problem::NotRising);
+    wrong("node a ordinary 9frames watermarks 2frames 4frames «3frames»", Problem::NotRising);
+    wrong("node a ordinary 9frames watermarks 1frames 2frames «9frames»", Problem::Watermarks { frames: 9 });
+    wrong("node a ordinary 9frames watermarks 1frames 2frames 3frames «4frames»", Problem::Property);
+    let marks = "watermarks 1frames 1frames 1frames";
+    wrong(&format!("node a ordinary 9frames {marks} «watermarks» 1frames 1frames 1frames"), Problem::Twice);
+    wrong(
+        "node a compressed 9frames «watermarks» 1frames 1frames 1frames holds 9frames",
+        Problem::StoreWatermarks,
+    );
     let two = "node a ordinary 1MiB\nnode b ordinary 1MiB\n";
     wrong(&format!("{two}node «a» ordinary 1MiB"), Problem::Taken { line: 1 });
     wrong(&format!("{two}distance a «c» 20"), Problem::Unknown);
@@ -179,7 +194,18 @@ fn a_file_builds_its_machine() {
     let [a, b, c] = ["a", "b", "c"].map(|name| file.node(name).unwrap());
     assert_eq!([a, b, c].map(|node| machine.free_frames(node)), [32, 8, 16]);
     // Nearest to b is c, as the file says.
-    let frame = machine.alloc(pnode_core::Request::page().prefer(b)).unwrap();
+    let frame = machine.alloc(Request::page().prefer(b)).unwrap();
     assert_eq!(frame.node(), c);
     machine.free(frame).unwrap();
+}
+
+#[test]
+fn a_file_s_watermarks_act() {
+    let file = read("node a ordinary 32frames watermarks 4frames 8frames 16frames");
+    let machine = file.builder().build().unwrap();
+    let a = file.node("a").unwrap();
+    let taken: Vec<_> = core::iter::from_fn(|| machine.alloc(Request::page()).ok()).collect();
+    assert_eq!((taken.len(), machine.free_frames(a)), (28, 4));
+    let more = machine.alloc(Request::page().depth(Depth::Emergency)).unwrap();
+    taken.into_iter().chain([more]).for_each(|frame| machine.free(frame).unwrap());
 }
