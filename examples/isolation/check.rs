@@ -3,7 +3,7 @@
 use crate::doors::Door;
 use crate::host::with_host;
 use crate::oracle::Oracle;
-use crate::world::{Ask, Case, Step};
+use crate::world::{Ask, Case, Step, Table};
 
 /// How the machine broke the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) enum Verdict {
 ///
 /// Steps that the rules refuse are tried too: the machine must refuse them and nothing may change.
 pub(crate) fn check(
-    table: usize,
+    table: Table,
     steps: &[Step],
     asks: &[Ask],
     door: Door,
@@ -94,7 +94,7 @@ fn simpler(case: &Case) -> Vec<Case> {
     ] {
         cases.push(Case { ask, ..case.clone() });
     }
-    cases.push(Case { table: 0, ..case.clone() });
+    cases.push(Case { table: None, ..case.clone() });
     cases.retain(|smaller| smaller != case);
     cases
 }

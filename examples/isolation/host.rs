@@ -8,7 +8,7 @@ use pnode::core::{
 };
 
 use crate::doors::Door;
-use crate::world::{Ask, Bits, FRAMES, Fault, Kind, NODES, Only, Right, STRIDE, Setting, Step, TABLES, id};
+use crate::world::{Ask, Bits, FRAMES, Fault, Kind, NODES, Only, Right, STRIDE, Setting, Step, Table, id};
 
 /// A zone as the registry sees it.
 pub(crate) struct Memory<'z> {
@@ -90,13 +90,13 @@ pub(crate) struct Host<'m> {
 }
 
 /// Makes a machine without nodes and lends it to `f`.
-pub(crate) fn with_host<R>(table: usize, door: Door, f: impl FnOnce(Host<'_>) -> R) -> R {
+pub(crate) fn with_host<R>(table: Table, door: Door, f: impl FnOnce(Host<'_>) -> R) -> R {
     let zones: [WordZone; NODES] = std::array::from_fn(|zone| {
         let range = FrameRange::new(Pfn::new(zone as u64 * STRIDE), FRAMES).expect("a short range");
         WordZone::new(range).expect("a few frames")
     });
     let memory: [Memory<'_>; NODES] = std::array::from_fn(|own| Memory { zones: &zones, own, door });
-    let distances = match &TABLES[table] {
+    let distances = match &table {
         Some(table) => Distances::from_table(NODES, table),
         None => Distances::uniform(NODES),
     };

@@ -58,7 +58,7 @@ pub(crate) fn asks() -> Vec<Ask> {
 /// A step that is refused changes nothing, so a life goes on only after steps that happen; the refused ones are tried where
 /// they stand last.
 pub(crate) fn prefixes(steps: &[Step], length: usize) -> Vec<Vec<Step>> {
-    let mut all: Vec<(Vec<Step>, Oracle)> = vec![(Vec::new(), Oracle::new(0))];
+    let mut all: Vec<(Vec<Step>, Oracle)> = vec![(Vec::new(), Oracle::new(None))];
     let mut start = 0;
     for _ in 0..length {
         let end = all.len();

@@ -8,6 +8,10 @@ mod check;
 mod doors;
 mod host;
 mod lives;
+#[path = "../support/machine.rs"]
+#[allow(dead_code, reason = "the examples share it, and each uses a part")]
+mod machine;
+mod machine_worlds;
 mod oracle;
 mod places;
 mod policies;
@@ -23,13 +27,16 @@ use std::time::{Duration, Instant};
 
 use check::{Verdict, check, shrink, verdict};
 use doors::{DOORS, Door};
+use machine::Described;
+use machine_worlds::Choice;
 use world::{Ask, Case, Step};
 
 const HELP: &str = "\
 Tries every way to get at private memory, in every small world, and counts the leaks.
 
-usage: isolation [--steps N] [--open-a-door N | --every-door] [--help]
+usage: isolation [--machine FILE] [--steps N] [--open-a-door N | --every-door] [--help]
 
+  --machine FILE   before all that, every three nodes of a machine file: their kinds, doors and distances
   --steps N        lives of up to N steps instead of 6; each further step takes about ten times as long
   --open-a-door N  builds a mistake into the host around the registry and shows the leak that comes of it
   --every-door     opens each door in turn; fails unless every one leaks
@@ -46,11 +53,15 @@ struct Plan {
     policies: Vec<Ask>,
     rights: Vec<Ask>,
     lives: Vec<Ask>,
+    choices: Vec<Choice>,
+    of_choices: Vec<Ask>,
     steps: Vec<Step>,
 }
 
 /// A share of the work: a world, or all worlds one step on from a life.
 enum Unit {
+    /// The number of a choice of nodes, and of a world of it.
+    Choice(usize, usize),
     Place(usize),
     Policy(usize),
     Right(usize),
@@ -68,9 +79,13 @@ struct Tally {
 }
 
 impl Plan {
-    fn new(length: usize) -> Self {
+    fn new(length: usize, choices: Vec<Choice>) -> Self {
         let steps = lives::steps();
-        let mut units: Vec<Unit> = (0..rights::WORLDS).map(Unit::Right).collect();
+        let of_choice = |(number, choice): (usize, &Choice)| {
+            (0..choice.worlds()).map(move |world| Unit::Choice(number, world))
+        };
+        let mut units: Vec<Unit> = choices.iter().enumerate().flat_map(of_choice).collect();
+        units.extend((0..rights::WORLDS).map(Unit::Right));
         units.extend((0..places::WORLDS).map(Unit::Place));
         units.extend((0..policies::WORLDS).map(Unit::Policy));
         units.extend(lives::prefixes(&steps, length.saturating_sub(1)).into_iter().map(Unit::Life));
@@ -80,6 +95,8 @@ impl Plan {
             policies: policies::asks(),
             rights: rights::asks(),
             lives: lives::asks(),
+            of_choices: if choices.is_empty() { Vec::new() } else { machine_worlds::asks() },
+            choices,
             steps,
         }
     }
@@ -93,7 +110,11 @@ impl Plan {
             broken.map(|(ask, verdict)| (Case { table, steps, ask: ask.unwrap_or(asks[0]) }, verdict))
         };
         match unit {
-            Unit::Right(number) => world(0, rights::world(*number), &self.rights),
+            Unit::Choice(choice, number) => {
+                let (table, steps) = self.choices[*choice].world(*number);
+                world(table, steps, &self.of_choices)
+            }
+            Unit::Right(number) => world(None, rights::world(*number), &self.rights),
             Unit::Place(number) => {
                 let (table, steps) = places::world(*number);
                 world(table, steps, &self.places)
@@ -103,7 +124,7 @@ impl Plan {
                 world(table, steps, &self.policies)
             }
             Unit::Life(life) => {
-                self.steps.iter().find_map(|step| world(0, [&life[..], &[*step]].concat(), &self.lives))
+                self.steps.iter().find_map(|step| world(None, [&life[..], &[*step]].concat(), &self.lives))
             }
         }
     }
@@ -153,9 +174,9 @@ impl Plan {
 
 impl Tally {
     /// The case that came first in the order of the enumeration, whichever worker found it.
-    fn first(&self) -> Option<(Case, Verdict)> {
+    fn first(&self) -> Option<(usize, Case, Verdict)> {
         let found = self.found.lock().expect("no worker panics");
-        found.iter().min_by_key(|(number, ..)| *number).map(|(_, case, verdict)| (case.clone(), *verdict))
+        found.iter().min_by_key(|(number, ..)| *number).cloned()
     }
 }
 
@@ -186,7 +207,7 @@ fn run(plan: &Plan, door: Door) -> bool {
     let tally = plan.enumerate(door);
     let (cases, worlds) = (tally.cases.load(Ordering::Relaxed), tally.worlds.load(Ordering::Relaxed));
     let seconds = start.elapsed().as_secs_f64();
-    let Some((case, verdict)) = tally.first() else {
+    let Some((number, case, verdict)) = tally.first() else {
         println!(
             "{} cases in {} worlds, {seconds:.1} s: 0 leaks, 0 differences",
             grouped(cases),
@@ -196,6 +217,9 @@ fn run(plan: &Plan, door: Door) -> bool {
     };
     let what = if matches!(verdict, Verdict::Leak { .. }) { "a leak" } else { "a difference" };
     println!("{what} after {} cases in {} worlds", grouped(cases), grouped(worlds));
+    if let Unit::Choice(choice, _) = plan.units[number] {
+        println!("the nodes, from 0, are the machine's {}", plan.choices[choice].names.join(", "));
+    }
     tell(case, door);
     true
 }
@@ -211,8 +235,17 @@ fn grouped(number: u64) -> String {
 fn main() -> ExitCode {
     let mut length = 6;
     let mut doors = vec![Door::Closed];
+    let mut choices = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
+        if argument == "--machine" {
+            let Some(file) = arguments.next() else { return refuse("--machine needs a file name") };
+            match Described::read(file.as_ref()).and_then(|machine| machine_worlds::choices(&machine)) {
+                Ok(of_file) => choices = of_file,
+                Err(sentence) => return refuse(&sentence),
+            }
+            continue;
+        }
         let mut number = || arguments.next().and_then(|number| number.parse::<usize>().ok());
         match argument.as_str() {
             "--steps" => match number().filter(|number| (1..=9).contains(number)) {
@@ -241,7 +274,16 @@ fn main() -> ExitCode {
         policies::asks().len(),
         lives::asks().len(),
     );
-    let plan = Plan::new(length);
+    let plan = Plan::new(length, choices);
+    if !plan.choices.is_empty() {
+        let worlds: usize = plan.choices.iter().map(Choice::worlds).sum();
+        println!(
+            "before them {} worlds of the machine's nodes, {} at a time, with {} requests and faults each",
+            grouped(worlds as u64),
+            plan.choices[0].names.len(),
+            plan.of_choices.len()
+        );
+    }
     let every = doors.len() > 1;
     let mut leaks = 0;
     for door in &doors {

@@ -4,7 +4,7 @@ use pnode::core::request::Depth;
 use pnode::core::{Features, Reason};
 
 use crate::wishes;
-use crate::world::{Ask, FRAMES, Keeps, Kind, NODES, Only, Right, Step, TABLES};
+use crate::world::{Ask, FRAMES, Keeps, Kind, NODES, Only, Right, Step, Table};
 
 #[derive(Clone, Copy, Default)]
 struct Node {
@@ -25,13 +25,13 @@ struct Zone {
 /// What is true of a world.
 #[derive(Clone, Copy)]
 pub(crate) struct Oracle {
-    table: usize,
+    table: Table,
     nodes: [Node; NODES],
     zones: [Zone; NODES],
 }
 
 impl Oracle {
-    pub(crate) fn new(table: usize) -> Self {
+    pub(crate) fn new(table: Table) -> Self {
         let offline = Zone { on: None, keeps: Keeps::Nothing, closed: false, used: 0 };
         Self { table, nodes: Default::default(), zones: [offline; NODES] }
     }
@@ -215,7 +215,7 @@ impl Oracle {
     }
 
     pub(crate) fn distance(&self, from: usize, to: usize) -> u8 {
-        match TABLES[self.table] {
+        match self.table {
             Some(table) => table[from * NODES + to],
             None if from == to => 10,
             None => 20,

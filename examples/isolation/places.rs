@@ -3,7 +3,7 @@
 use pnode::core::request::Depth;
 use pnode::core::{Features, Order, Reason};
 
-use crate::world::{Ask, Bits, Keeps, Kind, NODES, Only, Right, Step, TABLES};
+use crate::world::{Ask, Bits, Keeps, Kind, NODES, Only, Right, Step, TABLES, Table};
 
 /// How many states a node can be in.
 const STATES: usize = 15;
@@ -12,8 +12,8 @@ const STATES: usize = 15;
 pub(crate) const WORLDS: usize = STATES.pow(NODES as u32) * TABLES.len();
 
 /// The table and the steps of a world; the worlds with few nodes come first.
-pub(crate) fn world(number: usize) -> (usize, Vec<Step>) {
-    let (table, mut states) = (number % TABLES.len(), number / TABLES.len());
+pub(crate) fn world(number: usize) -> (Table, Vec<Step>) {
+    let (table, mut states) = (TABLES[number % TABLES.len()], number / TABLES.len());
     let mut steps = Vec::new();
     for node in 0..NODES {
         state(node, states % STATES, &mut steps);

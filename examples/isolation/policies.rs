@@ -3,7 +3,7 @@
 use pnode::core::policy::Mode;
 use pnode::core::{Features, PageOrigin};
 
-use crate::world::{Ask, Bits, Fault, Keeps, Kind, NODES, Right, Setting, Step};
+use crate::world::{Ask, Bits, Fault, Keeps, Kind, NODES, Right, Setting, Step, TABLES, Table};
 
 /// The states of a node: whose it is, and what became of its zone.
 const STATES: [Option<(Kind, Zone)>; 8] = [
@@ -17,8 +17,9 @@ const STATES: [Option<(Kind, Zone)>; 8] = [
     Some((Kind::Private(Features::USER_NUMA), Zone::Draining)),
 ];
 
+/// What became of a zone.
 #[derive(Clone, Copy)]
-enum Zone {
+pub(crate) enum Zone {
     Free,
     Full,
     Draining,
@@ -27,21 +28,26 @@ enum Zone {
 /// How many worlds there are. All have the distances of table 1, which tells the nodes apart.
 pub(crate) const WORLDS: usize = STATES.len().pow(NODES as u32);
 
-pub(crate) fn world(number: usize) -> (usize, Vec<Step>) {
+pub(crate) fn world(number: usize) -> (Table, Vec<Step>) {
     let (mut states, mut steps) = (number, Vec::new());
     for node in 0..NODES {
         if let Some((kind, zone)) = STATES[states % STATES.len()] {
-            steps.push(Step::Register { node, kind });
-            steps.push(Step::Online { node, zone: node, keeps: Keeps::Nothing });
-            match zone {
-                Zone::Free => {}
-                Zone::Full => steps.push(Step::Use { zone: node, frames: 2 }),
-                Zone::Draining => steps.push(Step::Drain { node }),
-            }
+            bring_about(node, kind, zone, &mut steps);
         }
         states /= STATES.len();
     }
-    (1, steps)
+    (TABLES[1], steps)
+}
+
+/// The steps that bring `node` and its zone about.
+pub(crate) fn bring_about(node: usize, kind: Kind, zone: Zone, steps: &mut Vec<Step>) {
+    steps.push(Step::Register { node, kind });
+    steps.push(Step::Online { node, zone: node, keeps: Keeps::Nothing });
+    match zone {
+        Zone::Free => {}
+        Zone::Full => steps.push(Step::Use { zone: node, frames: 2 }),
+        Zone::Draining => steps.push(Step::Drain { node }),
+    }
 }
 
 /// A hard fault under each policy that can be wished for.

@@ -13,9 +13,11 @@ pub(crate) const FRAMES: u64 = 2;
 /// Zone `z` starts at frame `z * STRIDE`, so a frame's number tells whose it is, whatever the registry says.
 pub(crate) const STRIDE: u64 = 64;
 
-/// The distance tables that are tried; `None` is that of equal distances.
-pub(crate) const TABLES: [Option<[u8; NODES * NODES]>; 2] =
-    [None, Some([10, 30, 20, 20, 10, 30, 40, 20, 10])];
+/// The distances of all nodes from all, row by row; `None` if they are equal.
+pub(crate) type Table = Option<[u8; NODES * NODES]>;
+
+/// The distance tables that are tried.
+pub(crate) const TABLES: [Table; 2] = [None, Some([10, 30, 20, 20, 10, 30, 40, 20, 10])];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -203,7 +205,7 @@ impl Ask {
 /// A world and one request in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Case {
-    pub(crate) table: usize,
+    pub(crate) table: Table,
     pub(crate) steps: Vec<Step>,
     pub(crate) ask: Ask,
 }
