@@ -129,6 +129,12 @@ impl Entry {
         }
     }
 
+    /// Whether the page is a shared object: `kind`'s answer by one test, for the paths that are walked for each page.
+    #[inline]
+    pub(crate) const fn is_shared(self) -> bool {
+        self.0 & TAG_MASK == FORM_SHARED
+    }
+
     #[inline]
     pub(crate) const fn is_object(self) -> bool {
         self.0 & CODEC_MASK != 0
@@ -239,8 +245,8 @@ mod tests {
         for number in [0, 1, u32::MAX] {
             let entry = Entry::shared(number);
             assert_eq!(
-                (entry.kind(), entry.is_object(), entry.is_dying()),
-                (Kind::Shared(number), false, false)
+                (entry.kind(), entry.is_shared(), entry.is_object(), entry.is_dying()),
+                (Kind::Shared(number), true, false, false)
             );
             assert_eq!(Entry::from_bits(entry.bits()), entry);
         }
@@ -251,6 +257,7 @@ mod tests {
         for codec in Codec::ALL {
             for (place, len) in [(0, 1), (MAX_PLACES - 1, 1 << 16), (0x1_2345_6789, 1757)] {
                 let mut entry = Entry::object(Tag::plain(codec), place, len).with_age(5);
+                assert!(entry.is_object() && !entry.is_shared());
                 for _ in 0..Entry::MAX_READERS {
                     entry = entry.with_reader();
                 }

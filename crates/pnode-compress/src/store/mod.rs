@@ -381,8 +381,11 @@ impl Change {
     fn of(old: Entry, new: Entry) -> Self {
         let bytes = |entry: Entry| if entry.is_object() { entry.len() as u64 } else { 0 };
         let object = |entry: Entry| u64::from(entry.is_object());
-        let inline = |entry: Entry| u64::from(matches!(entry.kind(), Kind::Inline(_)));
-        let sharing = |entry: Entry| u64::from(matches!(entry.kind(), Kind::Shared(_)));
+        let sharing = |entry: Entry| u64::from(entry.is_shared());
+        // Of an entry that is neither object nor shared, what is not empty is a word.
+        let inline = |entry: Entry| {
+            u64::from(entry != Entry::EMPTY).wrapping_sub(object(entry)).wrapping_sub(sharing(entry))
+        };
         Self {
             bytes: bytes(new).wrapping_sub(bytes(old)),
             objects: object(new).wrapping_sub(object(old)),
