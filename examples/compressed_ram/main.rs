@@ -252,6 +252,22 @@ fn judge(options: &Options, outcome: &Outcome) -> Result<(), String> {
             Count(outcome.fenced)
         );
     }
+    let (hot, balloon) = (outcome.hot, outcome.balloon);
+    println!(
+        "hot pages    {} promoted or tried, {} held back by the rate limit, {} gone by then",
+        Count(hot.accepted),
+        Count(hot.limited),
+        Count(hot.stale)
+    );
+    println!(
+        "balloon      {} frames in, {} out; room made by {} rounds of migration, {} of reclaim, {} of OOM; {} targets superseded",
+        Count(balloon.inflated),
+        Count(balloon.deflated),
+        Count(balloon.migrate),
+        Count(balloon.reclaim),
+        Count(balloon.oom),
+        Count(balloon.superseded)
+    );
     println!("verified     {} pages that came back", Count(outcome.verified));
     println!(
         "lost         {} pages, by {} writes that the device had no memory for",

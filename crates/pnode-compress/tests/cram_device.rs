@@ -6,8 +6,8 @@ mod synth;
 
 use pnode_compress::codec::Scratch;
 use pnode_compress::cram::{
-    Bound, Cram, Curve, FaultError, Handler, LifeError, Medium, OpenError, Phase, Pressure, Resident, Retry,
-    TrimFailed,
+    Bound, Cram, Curve, FaultError, Handler, LifeError, Medium, NotPromoted, OpenError, Phase, Pressure,
+    RateLimit, Resident, Retry, TrimFailed,
 };
 use pnode_compress::device::{
     Answer, Cell, Device, DeviceConfig, DeviceMedium, DeviceStorage, Edge, Interrupt, LEVELS, MailboxConfig,
@@ -399,4 +399,38 @@ fn a_node_that_is_pressed_or_goes_opens_nothing_and_closes_what_is_open() {
     }
     assert_eq!(left, residents);
     world.cram.finish().unwrap();
+}
+
+/// From the device's ring to the page's new frame: what leaves meanwhile is stale, what comes too fast waits.
+#[test]
+fn hot_pages_that_the_device_names_are_promoted_at_a_limited_rate() {
+    let world = World::new(DeviceConfig { hot_after: 2, ..DeviceConfig::new(pages(30)) });
+    let mut handler = world.handler();
+    let noise = noise(4);
+    let residents: Vec<_> = noise.iter().map(|page| handler.demote(page).unwrap()).collect();
+    let mut back = vec![0; PAGE];
+    for _ in 0..2 {
+        residents.iter().for_each(|&page| handler.read(page, &mut back).unwrap());
+    }
+    handler.free(residents[3]).unwrap();
+    let mut limit = RateLimit::new(1, 2, 0);
+    // The last that was named is heard first.
+    let named: Vec<_> = std::iter::from_fn(|| world.device.lock().hot()).collect();
+    assert_eq!(named, [3, 2, 1, 0]);
+    let mut promoted = Vec::new();
+    let mut promote = |frame, now| {
+        let page = world.cram.nominate(frame, &mut limit, now)?;
+        handler.write_fault(page).unwrap().copy_to(&mut back).unwrap().finish();
+        assert_eq!(back, noise[frame as usize]);
+        promoted.push(frame);
+        Ok(())
+    };
+    assert_eq!(promote(3, 0), Err(NotPromoted::Stale { frame: 3 }));
+    assert_eq!((promote(2, 0), promote(1, 0)), (Ok(()), Ok(())));
+    assert_eq!(promote(0, 0), Err(NotPromoted::Limited { page: residents[0] }));
+    assert_eq!(promote(2, 1), Err(NotPromoted::Stale { frame: 2 }));
+    assert_eq!(promote(0, 1), Ok(()));
+    assert_eq!(promoted, [2, 1, 0]);
+    let stats = world.cram.stats();
+    assert_eq!((stats.hot_accepted, stats.hot_limited, stats.hot_stale, stats.promoted), (3, 1, 2, 3));
 }

@@ -9,7 +9,7 @@ mod host;
 #[path = "support/synth.rs"]
 mod synth;
 
-use host::{Load, Memory, Outcome, PAGE, Plan, run};
+use host::{Ballooning, Hot, Load, Memory, Outcome, PAGE, Plan, run};
 use pnode_compress::device::{Safeguard, Safeguards};
 
 fn from_env(name: &str, otherwise: u64) -> u64 {
@@ -53,6 +53,7 @@ fn small(load: Load, seed: u64) -> Plan {
 #[test]
 fn with_all_safeguards_no_accepted_page_is_lost() {
     let (mut events, mut all) = (0, Outcome::default());
+    let (mut hot, mut balloons) = (Vec::new(), Vec::new());
     for seed in 1..=from_env("PNODE_SIM_SEEDS", 32) {
         for load in [Load::Steady, Load::Storm] {
             let plan = if seed == 1 { plan(load, Safeguards::ALL, seed) } else { small(load, seed) };
@@ -80,6 +81,8 @@ fn with_all_safeguards_no_accepted_page_is_lost() {
             all.fenced += outcome.fenced;
             all.over_budget += outcome.over_budget;
             all.timed_out += outcome.timed_out;
+            hot.push(outcome.hot);
+            balloons.push(outcome.balloon);
             all.interrupts += outcome.interrupts;
         }
     }
@@ -90,6 +93,19 @@ fn with_all_safeguards_no_accepted_page_is_lost() {
     assert!(
         all.in_place > all.opened && all.fenced > 0 && all.over_budget > 0,
         "the budget was not tried: {all:?}"
+    );
+    let hot = |of: fn(&Hot) -> u64| hot.iter().map(of).sum::<u64>();
+    let hot = [hot(|hot| hot.accepted), hot(|hot| hot.limited), hot(|hot| hot.stale)];
+    assert!(!hot.contains(&0), "accepted, limited and stale hot pages: {hot:?}");
+    let sum = |of: fn(&Ballooning) -> u64| balloons.iter().map(of).sum::<u64>();
+    let rungs = [sum(|balloon| balloon.migrate), sum(|balloon| balloon.reclaim), sum(|balloon| balloon.oom)];
+    let superseded = sum(|balloon| balloon.superseded);
+    assert!(
+        !rungs.contains(&0) && superseded > 0,
+        "migrations, reclaims and kills {rungs:?}, targets superseded {superseded}"
+    );
+    println!(
+        "{hot:?} hot pages accepted, limited, stale; {rungs:?} rounds of migration, reclaim, OOM; {superseded} targets superseded"
     );
     println!(
         "{} pages opened for {} writes in place, {} closed again, {} times over budget; {} commands timed out",

@@ -22,7 +22,8 @@ use super::error::OpenError;
 use super::frames::{Resident, State, Turned};
 use super::handler::Handler;
 use super::medium::{Medium, WriteError};
-use super::{Cram, Event, FaultError, Phase, Stale};
+use super::stats::Event;
+use super::{Cram, FaultError, Phase, Stale};
 
 impl Cram<'_> {
     /// Lets up to `pages` resident pages be open for writing. A lower budget closes nothing by itself: the host fences

@@ -2,10 +2,11 @@
 
 use core::fmt;
 
+use super::Cram;
 use super::error::{DemoteError, FaultError, Retry};
 use super::frames::{Resident, Stale, State, Turned};
 use super::medium::{Medium, ReadError, TrimFailed, WriteError};
-use super::{Cram, Event};
+use super::stats::Event;
 
 /// One thread's way to a [`Cram`].
 pub struct Handler<'c, 'm, M: Medium> {

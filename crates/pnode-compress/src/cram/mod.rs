@@ -20,6 +20,8 @@
 //! | **write in place**, if the host sets a budget | [`Handler::open`], [`Handler::fence`] | counts the open pages, and sets the worst case of each aside in the medium |
 //! | **free**: unmap or exit | calls [`Handler::free`] | scrubs: the frame costs nothing any more |
 //! | **fork** | keeps one [`Resident`] for both and counts it, or promotes first | a `Resident` is a name; the service does not count who keeps it |
+//! | **hot page**: the device names a frame that is read often | calls [`Cram::nominate`]; promotes the page as for a write | keeps to a [`RateLimit`], and drops what names a page that is gone |
+//! | **balloon**: the device wants memory back | asks [`Cram::balloon_step`] until it has nothing to do | says what comes next: inflate, deflate, or make room by the next [`Rung`] |
 //! | **pressure** | asks [`Cram::pressure`], evicts as it asks | 0 is idle, 1..=999 asks for eviction while demotion goes on, 1000 admits nothing |
 //! | **registration** | makes [`CramOps`] over its own [`CramHost`], calls [`CramNode::register`] | claims the node, brings its memory online, installs the callbacks; all or nothing |
 //! | **unplug** | [`Cram::close`]; for each of [`Cram::residents`] promotes or frees the page; [`Cram::finish`]; then drops the medium and its frames | takes nothing from `close` on, and does not finish while a page is left |
@@ -77,6 +79,7 @@ mod medium;
 mod node;
 mod ops;
 mod pressure;
+mod stats;
 
 pub use balloon::{Balloon, BalloonStep, Rung};
 pub use bound::{Announced, Bound};
@@ -84,17 +87,19 @@ pub use charge::Charge;
 pub use error::{DemoteError, FaultError, LifeError, OpenError, Retry};
 pub use frames::{Resident, Stale};
 pub use handler::{Copied, Handler, Promotion};
-pub use limit::RateLimit;
+pub use limit::{NotPromoted, RateLimit};
 pub use medium::{Medium, ReadError, TrimFailed, Usage, WriteError};
 pub use node::{CramNode, CramNodeError};
 pub use ops::{CramHost, CramOps};
 pub use pressure::{Curve, CurveError, Pressure};
+pub use stats::CramStats;
 
 use core::fmt;
 
 use pnode_core::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 use frames::{Frames, State};
+use stats::COUNTERS;
 
 /// Where a compressed node is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,56 +148,6 @@ impl fmt::Display for CramTooSmall {
 }
 
 impl core::error::Error for CramTooSmall {}
-
-/// What a service counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub(crate) enum Event {
-    Demoted,
-    Refused,
-    Read,
-    Promoted,
-    Retried,
-    Freed,
-    Poisoned,
-    Trimmed,
-    Zeroed,
-    Opened,
-    Fenced,
-    OverBudget,
-}
-
-const COUNTERS: usize = Event::OverBudget as usize + 1;
-
-/// What a service has done since it was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct CramStats {
-    /// Pages that came in.
-    pub demoted: u64,
-    /// Pages that were turned away, for whatever reason.
-    pub refused: u64,
-    /// Reads of resident pages that were served.
-    pub read: u64,
-    /// Pages that left by being written.
-    pub promoted: u64,
-    /// Accesses that have to be made again.
-    pub retried: u64,
-    /// Pages that were freed while resident.
-    pub freed: u64,
-    /// Reads that found a page damaged.
-    pub poisoned: u64,
-    /// Frames that were scrubbed by a trim.
-    pub trimmed: u64,
-    /// Frames that were scrubbed one by one: no room to wait, a trim that failed, or a destination that was not used.
-    pub zeroed: u64,
-    /// Pages that were opened for writing where they are.
-    pub opened: u64,
-    /// Open pages that were closed again, but for those that were freed.
-    pub fenced: u64,
-    /// Pages that were not opened because the budget was used up.
-    pub over_budget: u64,
-}
 
 /// Advertised and physical capacity, side by side and never mixed up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -257,41 +212,9 @@ impl<'m> Cram<'m> {
         Handler::new(self, medium, deferred)
     }
 
-    /// The page that is resident in a frame, by now: for a device that names frames which are read often.
+    /// The page that is resident in a frame, by now. For a frame that a device names as hot, see [`Cram::nominate`].
     pub fn resident_at(&self, frame: u32) -> Option<Resident> {
         self.frames.resident_at(frame)
-    }
-
-    /// Puts up to `frames` free frames into the balloon, where no page uses them. Returns how many it put.
-    pub fn inflate(&self, frames: u32) -> u32 {
-        let put = (0..frames).take_while(|_| {
-            let Some(frame) = self.frames.begin_fill() else { return false };
-            // Counted before it can be taken out again, so that the count is never below the truth, nor below nothing.
-            self.ballooned.fetch_add(1, Ordering::Relaxed);
-            // The frame is ours while it is being filled, so the turn does not fail.
-            let turned = self.frames.turn(frame, State::Filling, State::Ballooned).is_ok();
-            if !turned {
-                self.ballooned.fetch_sub(1, Ordering::Relaxed);
-            }
-            turned
-        });
-        put.count() as u32
-    }
-
-    /// Takes up to `frames` frames out of the balloon. Returns how many it took.
-    pub fn deflate(&self, frames: u32) -> u32 {
-        let (mut taken, mut from) = (0, 0);
-        while taken < frames {
-            let Some(frame) = self.frames.ballooned_from(from) else { break };
-            from = frame.frame() + 1;
-            // Another caller may take the same frame out; one of them does.
-            if self.frames.turn(frame, State::Ballooned, State::Freeing).is_ok() {
-                self.frames.freed(frame);
-                self.ballooned.fetch_sub(1, Ordering::Relaxed);
-                taken += 1;
-            }
-        }
-        taken
     }
 
     /// What the driver knows of its device's pressure; it holds until the next call. The higher of this and of what
@@ -377,25 +300,6 @@ impl<'m> Cram<'m> {
         matches!(self.frames.state(page), Some(State::Resident | State::Writable))
     }
 
-    /// What the service has done.
-    pub fn stats(&self) -> CramStats {
-        let of = |event: Event| self.counters[event as usize].load(Ordering::Relaxed);
-        CramStats {
-            demoted: of(Event::Demoted),
-            refused: of(Event::Refused),
-            read: of(Event::Read),
-            promoted: of(Event::Promoted),
-            retried: of(Event::Retried),
-            freed: of(Event::Freed),
-            poisoned: of(Event::Poisoned),
-            trimmed: of(Event::Trimmed),
-            zeroed: of(Event::Zeroed),
-            opened: of(Event::Opened),
-            fenced: of(Event::Fenced),
-            over_budget: of(Event::OverBudget),
-        }
-    }
-
     /// Advertised and physical capacity, with what `medium` says of its use.
     pub fn capacity(&self, medium: &impl Medium) -> Capacity {
         let Usage { used, physical } = medium.usage();
@@ -407,10 +311,6 @@ impl<'m> Cram<'m> {
             used_bytes: used,
             physical_bytes: physical,
         }
-    }
-
-    fn note(&self, event: Event) {
-        self.counters[event as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// The pressure that follows from `usage` now, with the driver's.

@@ -4,18 +4,23 @@
 
 #[path = "faulty.rs"]
 mod faulty;
+#[path = "upkeep.rs"]
+mod upkeep;
 
 use faulty::{Chance, Faulty};
 use pnode_compress::codec::Scratch;
 use pnode_compress::cram::{
-    Balloon, BalloonStep, Bound, Copied, Cram, Curve, DemoteError, FaultError, Handler, OpenError, Phase,
-    Pressure, RateLimit, Resident, Retry,
+    Balloon, Bound, Copied, Cram, Curve, DemoteError, FaultError, Handler, OpenError, Phase, Pressure,
+    RateLimit, Resident, Retry,
 };
 use pnode_compress::device::{
     Cell, Device, DeviceConfig, DeviceMedium, DeviceStorage, Edge, Interrupt, LEVELS, MailboxConfig,
     Safeguard, Safeguards, Threshold,
 };
 use pnode_core::sync::{AtomicU64, Lock, Ordering, SpinLock};
+
+pub(crate) use upkeep::{Ballooning, Hot};
+use upkeep::{PER_UNIT, SAVED, UNIT};
 
 pub(crate) const PAGE: usize = 4096;
 
@@ -134,6 +139,9 @@ pub(crate) struct Outcome {
     pub(crate) in_place: u64,
     pub(crate) fenced: u64,
     pub(crate) over_budget: u64,
+    /// What became of the hot pages that the device named, and of the balloon, as the host counts it.
+    pub(crate) hot: Hot,
+    pub(crate) balloon: Ballooning,
     /// Trim commands that were aborted because no answer came.
     pub(crate) timed_out: u64,
     pub(crate) interrupts: u64,
@@ -159,9 +167,11 @@ pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn
         thresholds: [8, 16, 32, 64]
             .map(|part| Some(Threshold { below: plan.physical / part, above: plan.physical / part * 3 / 2 })),
         // A control path so slow that nobody should rely on it.
-        latency: 1000,
-        jitter: 2000,
+        latency: 300,
+        jitter: 600,
         mailbox: mailbox(plan.faults),
+        // Pages come and go so fast that few are read more often.
+        hot_after: 3,
         seed: plan.seed,
         ..DeviceConfig::new(plan.physical)
     };
@@ -200,8 +210,10 @@ pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn
         handler,
         outcome: Outcome::default(),
         balloon: Balloon::new(),
-        target: 0,
-        limit: RateLimit::new(1, 8, 0),
+        target: None,
+        in_vain: 0,
+        limit: RateLimit::new(PER_UNIT, SAVED, 0),
+        slack: i64::MAX,
     };
     let every = (plan.events / 200).max(1);
     for event in 0..plan.events {
@@ -227,6 +239,10 @@ pub(crate) fn run(plan: &Plan, memory: &mut Memory, first: &[u8], each: &mut dyn
     outcome.timed_out = host.handler.medium().inner.timed_out();
     if cram.writables().count() > 0 || cram.capacity(host.handler.medium()).writable_frames > 0 {
         outcome.wrong.push("a fence was left open".into());
+    }
+    let (hot, balloon) = (outcome.hot, outcome.balloon);
+    if (Hot::of(&stats), Ballooning::of(&stats)) != (hot, balloon) {
+        outcome.wrong.push(format!("the host counts {hot:?} and {balloon:?}, the service {stats:?}"));
     }
     drop(host);
     outcome.left_over = device.lock().used();
@@ -264,8 +280,12 @@ struct Host<'h> {
     handler: DeviceHandler<'h>,
     outcome: Outcome,
     balloon: Balloon,
-    target: u32,
+    target: Option<u32>,
+    /// Rounds in a row in which room was to be made and none was.
+    in_vain: u32,
     limit: RateLimit,
+    /// The least, over all hot pages that were accepted, of those before one less what the rate gives until then.
+    slack: i64,
 }
 
 impl Host<'_> {
@@ -479,7 +499,7 @@ impl Host<'_> {
     fn react(&mut self, device: &Lock<Device<'_>, SpinLock>, event: u64) {
         let (interrupt, hot) = {
             let mut device = device.lock();
-            (device.interrupt(event), if event % 64 == 0 { device.hot() } else { None })
+            (device.interrupt(event), if event % 16 == 0 { device.hot() } else { None })
         };
         if let Some(Interrupt { level, edge }) = interrupt {
             // The lower the threshold that was passed, the harder the node is pressed.
@@ -492,12 +512,8 @@ impl Host<'_> {
         if event % 500 == 0 && self.handler.shared().pressure().permille() > 500 {
             (0..4).for_each(|_| self.evict());
         }
-        if let Some(resident) = hot.and_then(|frame| self.handler.shared().resident_at(frame)) {
-            let place =
-                self.pages.iter().position(|place| matches!(place, Place::Compressed(at) if *at == resident));
-            if let Some(page) = place.filter(|_| self.limit.take(event / 256)) {
-                self.promote(page, resident);
-            }
+        if let Some(frame) = hot {
+            self.promote_if_hot(frame, event / UNIT);
         }
         if event % 128 == 0 {
             self.handler.flush();
@@ -510,7 +526,7 @@ impl Host<'_> {
                 self.wrong(error);
             }
         }
-        if event % 1000 == 0 {
+        if event % 100 == 0 {
             self.mind_the_balloon(event);
         }
         if self.plan.writable > 0 && event % 3000 == 0 {
@@ -526,15 +542,20 @@ impl Host<'_> {
         }
     }
 
-    /// Takes one page out of the device into swap.
-    fn evict(&mut self) {
+    /// A page that is in the device, from some place on.
+    fn some_page_in_the_device(&mut self) -> Option<usize> {
         let start = self.chance.below(self.plan.pages as u64) as usize;
         let pages = self.plan.pages;
-        let found = (0..pages)
+        (0..pages)
             .map(|i| (start + i) % pages)
-            .find(|&i| matches!(self.pages[i], Place::Compressed(_) | Place::Open(_)));
-        let Some(page) = found else { return };
-        self.take_out(page);
+            .find(|&i| matches!(self.pages[i], Place::Compressed(_) | Place::Open(_)))
+    }
+
+    /// Takes one page out of the device into swap.
+    fn evict(&mut self) {
+        if let Some(page) = self.some_page_in_the_device() {
+            self.take_out(page);
+        }
     }
 
     fn take_out(&mut self, page: usize) {
@@ -555,27 +576,6 @@ impl Host<'_> {
             Err(FaultError::Poisoned) => self.lose(page),
             Err(FaultError::Retry(Retry::Busy)) if self.plan.faults > 0 => {}
             Err(error) => self.wrong(error),
-        }
-    }
-
-    fn mind_the_balloon(&mut self, event: u64) {
-        if event % 20_000 == 0 {
-            // The provider changes its mind now and then; the latest word counts.
-            let achieved = 1000 + self.chance.below(1200) as u32;
-            self.target = Balloon::target(self.plan.advertised, 2000, achieved);
-        }
-        let cram = self.handler.shared();
-        let capacity = cram.capacity(self.handler.medium());
-        let size = capacity.ballooned_frames as u32;
-        let free = (capacity.advertised_frames - capacity.occupied_frames) as u32 - size;
-        match self.balloon.next(self.target, size, free) {
-            BalloonStep::Rest => {}
-            BalloonStep::Inflate { frames } => drop(cram.inflate(frames)),
-            BalloonStep::Deflate { frames } => drop(cram.deflate(frames)),
-            BalloonStep::MakeRoom { frames, .. } => {
-                (0..frames.min(16)).for_each(|_| self.evict());
-                self.handler.flush();
-            }
         }
     }
 
@@ -619,7 +619,7 @@ impl Host<'_> {
             }
         }
         self.handler.flush();
-        cram.deflate(u32::MAX);
+        self.outcome.balloon.deflated += u64::from(cram.deflate(u32::MAX));
         if let Err(error) = cram.finish() {
             self.wrong(error);
         }
