@@ -104,6 +104,20 @@ static inline bool is_signed(const unsigned char *pages, unsigned long page, uns
 	return true;
 }
 
+static inline void sign_all(unsigned char *pages, unsigned long count, unsigned long version)
+{
+	for (unsigned long p = 0; p < count; p++)
+		sign(pages, p, version);
+}
+
+static inline bool all_signed(const unsigned char *pages, unsigned long count, unsigned long version)
+{
+	for (unsigned long p = 0; p < count; p++)
+		if (!is_signed(pages, p, version))
+			return false;
+	return true;
+}
+
 static inline unsigned char *anonymous(unsigned long pages)
 {
 	unsigned char *memory = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

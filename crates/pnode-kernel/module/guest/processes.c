@@ -135,8 +135,7 @@ static bool large_mappings_have_huge_pages(void)
 	/* The same pages elsewhere: huge in a second mapping, single in one that is not aligned like them. */
 	before = faults();
 	other = map(fd, pages);
-	for (unsigned long p = 0; p < pages; p++)
-		CHECK(is_signed(other, p, 1));
+	CHECK(all_signed(other, pages, 1));
 	CHECK(faults() - before < (long)(runs + RUN / 8));
 	munmap(other, pages * PAGE);
 	other = mmap(memory + (pages + 1) * PAGE, 3 * PAGE, PROT_READ, MAP_SHARED, fd, 5 * PAGE);
@@ -144,9 +143,8 @@ static bool large_mappings_have_huge_pages(void)
 	munmap(other, 3 * PAGE);
 	pid_t child = start_child();
 	if (child == 0) {
-		for (unsigned long p = 0; p < pages; p++)
-			if (!is_signed(memory, p, 1))
-				_exit(1);
+		if (!all_signed(memory, pages, 1))
+			_exit(1);
 		sign(memory, 8, 2);
 		_exit(0);
 	}
@@ -450,12 +448,10 @@ static bool what_cannot_move_stays(void)
 	madvise(mine, node.managed * PAGE, MADV_NOHUGEPAGE);
 	for (unsigned long p = 0; p < node.managed - PAGES / 2; p++)
 		CHECK(touch(mine + p * PAGE, 1));
-	for (unsigned long p = 0; p < PAGES; p++)
-		sign(memory, p, 1);
+	sign_all(memory, PAGES, 1);
 	CHECK(all_move(fd, PNODE_IOC_MOVE_IN, memory, PAGES, PAGES / 2));
 	CHECK(on_node(node, memory, PAGES) == PAGES / 2 && query(fd).free == 0);
-	for (unsigned long p = 0; p < PAGES; p++)
-		CHECK(is_signed(memory, p, 1));
+	CHECK(all_signed(memory, PAGES, 1));
 	munmap(memory, PAGES * PAGE);
 	munmap(mine, node.managed * PAGE);
 	close(fd);
@@ -473,15 +469,13 @@ static bool unplugging_takes_the_pages(void)
 
 	for (unsigned long p = 0; p < PAGES; p++)
 		CHECK(touch(pages + p * PAGE, 1));
-	for (unsigned long p = 0; p < PAGES; p++)
-		sign(memory, p, 1);
+	sign_all(memory, PAGES, 1);
 	CHECK(all_move(fd, PNODE_IOC_MOVE_IN, memory, PAGES, PAGES) && on_node(node, memory, PAGES) == PAGES);
 	CHECK(plug("unbind"));
 	CHECK(access(device, F_OK) == -1);
 	/* Anonymous memory is moved away with all that is in it. */
 	CHECK(on_node(node, memory, PAGES) == 0 && move(fd, PNODE_IOC_MOVE_IN, memory, PAGES) == -1 && errno == ENODEV);
-	for (unsigned long p = 0; p < PAGES; p++)
-		CHECK(is_signed(memory, p, 1));
+	CHECK(all_signed(memory, PAGES, 1));
 	munmap(memory, PAGES * PAGE);
 	CHECK(!touch(pages, 1) && !touch(pages + (PAGES - 1) * PAGE, 1));
 	CHECK(ioctl(fd, PNODE_IOC_QUERY, &answer) == -1 && errno == ENODEV);
@@ -507,8 +501,7 @@ static void use_until(volatile unsigned long *stop, volatile unsigned long *touc
 {
 	unsigned char *memory = anonymous(PAGES);
 
-	for (unsigned long p = 0; p < PAGES; p++)
-		sign(memory, p, 1);
+	sign_all(memory, PAGES, 1);
 	while (!*stop) {
 		int fd = open(device, O_RDWR);
 		unsigned char *pages = map(fd, PAGES);

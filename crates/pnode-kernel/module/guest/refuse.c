@@ -153,14 +153,17 @@ static bool bind_refused(void)
 	return true;
 }
 
-static bool touch_refused(void)
+/* Opens the device's file, a second time if it was refused for want of memory. */
+static int open_again(void)
 {
 	int fd = open(device, O_RDWR);
 
-	if (fd < 0) {
-		CHECK(errno == ENOMEM);
-		fd = open(device, O_RDWR);
-	}
+	return fd < 0 && errno == ENOMEM ? open(device, O_RDWR) : fd;
+}
+
+static bool touch_refused(void)
+{
+	int fd = open_again();
 	unsigned char *pages = map(fd, RUN + 2);
 	unsigned long lost = 0;
 
@@ -180,17 +183,14 @@ static bool touch_refused(void)
 static bool move_refused(void)
 {
 	unsigned char *memory = anonymous(PAGES);
-	int fd = open(device, O_RDWR);
+	int fd = open_again();
 
-	fd = fd < 0 ? open(device, O_RDWR) : fd;
-	for (unsigned long p = 0; p < PAGES; p++)
-		sign(memory, p, 1);
+	CHECK(fd >= 0);
+	sign_all(memory, PAGES, 1);
 	move(fd, PNODE_IOC_MOVE_IN, memory, PAGES);
-	for (unsigned long p = 0; p < PAGES; p++)
-		CHECK(is_signed(memory, p, 1));
+	CHECK(all_signed(memory, PAGES, 1));
 	move(fd, PNODE_IOC_MOVE_OUT, memory, PAGES);
-	for (unsigned long p = 0; p < PAGES; p++)
-		CHECK(is_signed(memory, p, 1));
+	CHECK(all_signed(memory, PAGES, 1));
 	munmap(memory, PAGES * PAGE);
 	close(fd);
 	return true;
@@ -199,17 +199,15 @@ static bool move_refused(void)
 static bool evict_refused(void)
 {
 	unsigned char *memory = anonymous(PAGES);
-	int fd = open(device, O_RDWR);
+	int fd = open_again();
 
-	fd = fd < 0 ? open(device, O_RDWR) : fd;
-	for (unsigned long p = 0; p < PAGES; p++)
-		sign(memory, p, 1);
+	CHECK(fd >= 0);
+	sign_all(memory, PAGES, 1);
 	move(fd, PNODE_IOC_MOVE_IN, memory, PAGES);
 	close(fd);
 	/* Leaving takes nothing that could be refused; coming back does. */
 	CHECK(plug("unbind"));
-	for (unsigned long p = 0; p < PAGES; p++)
-		CHECK(is_signed(memory, p, 1));
+	CHECK(all_signed(memory, PAGES, 1));
 	munmap(memory, PAGES * PAGE);
 	CHECK(plug("bind") || (number_in(PARAMETERS "fail_at") == 0 && plug("bind")));
 	return true;
@@ -220,9 +218,9 @@ static bool disk_refused(void)
 	struct pnode_disk_setup setup = { .pages = 256, .frames = 128, .checksums = 1 }, none = { 0 };
 	static unsigned char page[2][PAGE] __attribute__((aligned(4096)));
 	char path[40];
-	int fd = open(device, O_RDWR), disk, made;
+	int fd = open_again(), disk, made;
 
-	fd = fd < 0 ? open(device, O_RDWR) : fd;
+	CHECK(fd >= 0);
 	snprintf(path, sizeof(path), "/dev/pnode_disk%s", device + strlen("/dev/pnode"));
 	made = ioctl(fd, PNODE_IOC_DISK, &setup);
 	if (made) {
@@ -287,14 +285,12 @@ static bool refused_at_random(void)
 		int fd = open(device, O_RDWR);
 		unsigned char *memory = anonymous(PAGES), *pages = fd < 0 ? MAP_FAILED : map(fd, 2 * RUN);
 
-		for (unsigned long p = 0; p < PAGES; p++)
-			sign(memory, p, i);
+		sign_all(memory, PAGES, i);
 		move(fd, PNODE_IOC_MOVE_IN, memory, PAGES);
 		for (unsigned long p = 0; pages != MAP_FAILED && p < 2 * RUN; p += 1 + next() % 64)
 			lost += !touch(pages + p * PAGE, 1);
 		move(fd, PNODE_IOC_MOVE_OUT, memory, PAGES / 2);
-		for (unsigned long p = 0; p < PAGES; p++)
-			CHECK(is_signed(memory, p, i));
+		CHECK(all_signed(memory, PAGES, i));
 		munmap(memory, PAGES * PAGE);
 		if (pages != MAP_FAILED)
 			munmap(pages, 2 * RUN * PAGE);
