@@ -2,11 +2,11 @@
 
 mod support;
 
-use pnode_core::{Features, MemoryClass, NodeId};
+use pnode_core::{Features, MemoryClass};
 use pnode_user::machine::{Advice, Builder, Place, Process, Rights, Sharing};
 use pnode_user::{Machine, NodeSpec};
 
-use support::on_all;
+use support::{ids, on_all};
 
 const PAGE: usize = 4096;
 const PAGES: usize = 24;
@@ -17,10 +17,6 @@ fn builder() -> Builder {
         .node(NodeSpec::ordinary(128))
         .node(NodeSpec::private(MemoryClass::FAR, 16).features(TIER))
         .swap(128)
-}
-
-fn ids<const N: usize>(machine: &Machine) -> [NodeId; N] {
-    std::array::from_fn(|number| machine.node(number as u16).unwrap())
 }
 
 fn store(process: &Process, page: usize, value: u64) {

@@ -16,8 +16,11 @@ use pnode_user::machine::UnplugError;
 use pnode_user::{Machine, NodeHeap, NodeSpec};
 
 mod heap_oracle;
+#[path = "support/random.rs"]
+mod random;
 
 use heap_oracle::{Oracle, Step};
+use random::Random;
 
 fn machine(private: u64) -> (Machine, NodeId, NodeId) {
     let machine = Machine::builder()
@@ -44,19 +47,8 @@ fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
 }
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn step(&mut self) -> Step {
-        Step::decode((self.next() as u32).to_le_bytes())
-    }
+fn chance(random: &mut Random) -> Step {
+    Step::decode((random.next() as u32).to_le_bytes())
 }
 
 #[test]
@@ -68,7 +60,7 @@ fn a_heap_keeps_what_an_oracle_keeps() {
             let mut oracle = Oracle::new(&heap);
             let mut random = Random(seed * 0x9e37_79b9);
             for step in 0..6000 {
-                oracle.step(random.step());
+                oracle.step(chance(&mut random));
                 if step % 500 == 0 {
                     oracle.compare();
                 }
@@ -117,7 +109,7 @@ fn a_heap_on_a_private_node_touches_no_other_node() {
     let mut oracle = Oracle::new(&heap);
     let range = FrameRange::new(Pfn::new(1 << 24), 512).unwrap();
     for _ in 0..4000 {
-        oracle.step(random.step());
+        oracle.step(chance(&mut random));
         assert_eq!(machine.free_frames(dram), 512);
         assert_eq!(machine.free_frames(gpu), 512 - heap.stats().frames);
     }

@@ -2,11 +2,11 @@
 
 mod support;
 
-use pnode_core::{Features, MemoryClass, NodeId, Order, Request};
+use pnode_core::{Features, MemoryClass, Order, Request};
 use pnode_user::machine::{Advice, Builder, Place, Placement, Process, ProcessError, Rights};
 use pnode_user::{Machine, NodeSpec};
 
-use support::on_all;
+use support::{ids, on_all};
 
 const PAGE: usize = 4096;
 const HUGE: usize = Machine::HUGE_PAGES;
@@ -19,10 +19,6 @@ fn builder() -> Builder {
         .node(NodeSpec::private(MemoryClass::FAR, 256).features(far))
         .node(NodeSpec::private(MemoryClass::HBM, 1024))
         .swap(2048)
-}
-
-fn ids<const N: usize>(machine: &Machine) -> [NodeId; N] {
-    std::array::from_fn(|number| machine.node(number as u16).unwrap())
 }
 
 fn store(process: &Process, page: usize, value: u64) {

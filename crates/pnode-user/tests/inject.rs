@@ -1,6 +1,9 @@
 //! A life of a machine in which every allocation, every copy, every mapping and every read and write of a file fails once, each in
 //! a run of its own. Every page is compared with what was last written to it, and every frame must go back.
 
+#[path = "support/random.rs"]
+mod random;
+
 use pnode_core::failing::When;
 use pnode_core::{Features, MemoryClass, NodeId, Request};
 use pnode_user::fault::{Choice, FaultError};
@@ -8,6 +11,8 @@ use pnode_user::machine::{
     BuildError, KeepFree, Mapping, Object, Placement, Point, Process, Rights, Sharing, What,
 };
 use pnode_user::{Machine, NodeSpec};
+
+use random::Random;
 
 const PAGE: usize = 4096;
 const NODES: u16 = 6;
@@ -25,21 +30,6 @@ fn machine(choice: Choice) -> Result<Machine, BuildError> {
         .swap(64)
         .faults(choice)
         .build()
-}
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, most: usize) -> usize {
-        (self.next() >> 11) as usize % most
-    }
 }
 
 /// What has pages, and the word that each page must hold.

@@ -6,6 +6,7 @@
 //! backend, roomy and tight); without the variable each takes half a second.
 
 mod memory;
+#[path = "../support/random.rs"]
 mod random;
 mod world;
 

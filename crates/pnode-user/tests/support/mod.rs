@@ -1,5 +1,6 @@
 //! What the tests of a machine share.
 
+use pnode_core::NodeId;
 use pnode_user::Machine;
 use pnode_user::fault::Choice;
 use pnode_user::machine::{BuildError, Builder};
@@ -16,4 +17,10 @@ pub(crate) fn on_all(builder: impl Fn() -> Builder, test: impl Fn(&Machine)) {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// The first nodes of a machine.
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+pub(crate) fn ids<const N: usize>(machine: &Machine) -> [NodeId; N] {
+    std::array::from_fn(|number| machine.node(number as u16).unwrap())
 }

@@ -1,22 +1,23 @@
 //! Numbers from a seed.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::ops::Range;
 
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    pub(super) fn below(&mut self, most: usize) -> usize {
+    pub(crate) fn below(&mut self, most: usize) -> usize {
         (self.next() >> 11) as usize % most
     }
 
-    pub(super) fn range(&mut self, pages: usize, most: usize) -> Range<usize> {
+    pub(crate) fn range(&mut self, pages: usize, most: usize) -> Range<usize> {
         let start = self.below(pages);
         start..(start + 1 + self.below(most)).min(pages)
     }
