@@ -9,7 +9,7 @@ use core::ops::Range;
 use std::time::{Duration, Instant};
 
 use pnode_core::sync::{AtomicU64, Ordering};
-use pnode_core::{Frame, MemoryClass, NodeId};
+use pnode_core::{MemoryClass, NodeId};
 
 use super::region::{Region, State};
 use super::spec::MAX_NODES;
@@ -101,13 +101,6 @@ impl Shared {
             let slower = if source.bandwidth_mib_s() < target.bandwidth_mib_s() { source } else { target };
             self.charge(from, u64::from(source.latency_ns()));
             self.charge(to, u64::from(target.latency_ns()) + transfer(self.page.bytes(), slower));
-        }
-    }
-
-    /// Charges an access to a block that a caller holds.
-    pub(super) fn charge_block(&self, frame: &Frame, bytes: usize) {
-        if self.watch.is_on(On::Clock) {
-            self.charge_access(frame.node(), bytes);
         }
     }
 }

@@ -139,24 +139,25 @@ impl Region {
         };
         let Some(others) = self.others(page, run.clone(), in_place) else { return Ok(false) };
         let Some(frames) = self.shared.huge_frames_on(node) else { return Ok(false) };
+        // In the order of the run: the page itself stands between those before it and those after it.
+        let (before, after) = others.split_at(page - run.start);
+        let pages =
+            before.iter().map(|other| &**other).chain([&*cell]).chain(after.iter().map(|other| &**other));
+        let resident = |page| match page {
+            &Page { state: State::Resident(ref frame), .. } => Some(frame),
+            _ => None,
+        };
+        let old: Vec<&Frame> = pages.filter_map(resident).collect();
         let mut copied = self.view.unmap(run.start, run.len());
-        let mut old = others.iter();
-        for (at, new) in run.clone().zip(&frames) {
-            let from = if at == page { Some(&cell.state) } else { old.next().map(|cell| &cell.state) };
-            if let Some(State::Resident(from)) = from {
-                copied = copied.and_then(|()| self.shared.copy(new, from));
-            }
+        for (new, old) in frames.iter().zip(&old) {
+            copied = copied.and_then(|()| self.shared.copy(new, old));
         }
         if let Err(error) = copied {
             frames.into_iter().for_each(|frame| self.shared.give_back(frame));
             return Err(FaultError::Kernel(error));
         }
-        let mut old = others.iter();
-        for (at, new) in run.clone().zip(&frames) {
-            let from = if at == page { Some(&cell.state) } else { old.next().map(|cell| &cell.state) };
-            if let Some(State::Resident(from)) = from {
-                self.shared.moved(from, new);
-            }
+        for (new, old) in frames.iter().zip(&old) {
+            self.shared.moved(old, new);
         }
         if let Some((site, index)) = self.shared.locate(frames[0].pfn()) {
             // If the kernel refuses, each page is mapped at its next touch.

@@ -244,7 +244,7 @@ impl Machine {
     /// Copies bytes out of a block, from byte `offset` on. Says whether the block has them.
     #[must_use]
     pub fn read(&self, frame: &Frame, offset: usize, bytes: &mut [u8]) -> bool {
-        self.shared.charge_block(frame, bytes.len());
+        self.shared.charge_access(frame.node(), bytes.len());
         self.shared.in_block(frame, offset, bytes.len(), |backing, index, offset, part| {
             backing.read(index, offset, &mut bytes[part])
         })
@@ -253,7 +253,7 @@ impl Machine {
     /// Copies bytes into a block, from byte `offset` on. Says whether the block has room for them.
     #[must_use]
     pub fn write(&self, frame: &Frame, offset: usize, bytes: &[u8]) -> bool {
-        self.shared.charge_block(frame, bytes.len());
+        self.shared.charge_access(frame.node(), bytes.len());
         self.shared.in_block(frame, offset, bytes.len(), |backing, index, offset, part| {
             backing.write(index, offset, &bytes[part])
         })
