@@ -1,6 +1,6 @@
 //! What a caller asks for. A request has no place to put a grant: ordinary requests cannot reach a private node.
 
-use crate::addr::Order;
+use crate::addr::{Order, Pfn};
 use crate::frame::MigrateType;
 use crate::node::{NodeId, NodeMask};
 
@@ -26,6 +26,7 @@ pub struct Request<'r> {
     fallback: Fallback,
     contents: Contents,
     depth: Depth,
+    below: Option<Pfn>,
 }
 
 /// Which nodes may serve a request when the preferred one cannot.
@@ -69,6 +70,7 @@ impl<'r> Request<'r> {
             fallback: Fallback::Nearest,
             contents: Contents::Any,
             depth: Depth::Min,
+            below: None,
         }
     }
 
@@ -121,6 +123,14 @@ impl<'r> Request<'r> {
         self
     }
 
+    /// Only from zones that end at `limit` or before it: for a device that cannot reach the frames beyond. A zone's lowmem
+    /// reserve is for such requests. After `GFP_DMA32` of Linux, which names a zone where this names a frame.
+    #[must_use]
+    pub const fn below(mut self, limit: Pfn) -> Self {
+        self.below = Some(limit);
+        self
+    }
+
     /// The order of the block.
     #[inline]
     pub const fn block_order(&self) -> Order {
@@ -161,5 +171,11 @@ impl<'r> Request<'r> {
     #[inline]
     pub const fn reserve_depth(&self) -> Depth {
         self.depth
+    }
+
+    /// The frame that every frame of the block is to be below, `None` if any will do.
+    #[inline]
+    pub const fn limit(&self) -> Option<Pfn> {
+        self.below
     }
 }

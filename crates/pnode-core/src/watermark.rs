@@ -40,8 +40,8 @@ impl Watermarks {
     }
 
     /// With a lowmem reserve: `frames` more are kept back from requests whose contents could live elsewhere, which are all
-    /// but the unmovable ones. A zone that everybody can use, and some can use only, does not fill up with the pages of
-    /// those who have a choice. After `lowmem_reserve` of Linux (`mm/page_alloc.c`).
+    /// but the unmovable ones and those below a limit ([`Request::below`](crate::Request::below)). A zone that everybody can
+    /// use, and some can use only, does not fill up with the pages of those who have a choice. After `lowmem_reserve` of Linux (`mm/page_alloc.c`).
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl Watermarks {
         self.high
     }
 
-    /// How many frames a request of `depth` for contents of `migrate` must leave free.
+    /// How many frames a request of `depth` for contents of `migrate`, wherever they are, must leave free.
     pub const fn kept_back(&self, depth: Depth, migrate: MigrateType) -> u64 {
         let lowmem = match migrate {
             MigrateType::Unmovable => 0,

@@ -113,6 +113,17 @@ fn a_lowmem_reserve_is_kept_for_what_cannot_live_elsewhere() {
     // Unmovable ones: the reserve is open to them, the watermark is not.
     assert_eq!(take(MigrateType::Unmovable, Depth::Low), (6, 8));
     assert_eq!(take(MigrateType::Unmovable, Depth::Min), (7, 8));
+    // Who must be below a limit has no other zone: the reserve is open to him, and no zone beyond.
+    let limited: Vec<_> = std::iter::from_fn(|| {
+        let request = Request::page().prefer(id(A)).below(range(0).end());
+        world.nodes.alloc(request).ok()
+    })
+    .collect();
+    assert_eq!(limited.len(), 7);
+    assert!(limited.iter().all(|frame| frame.node() == id(A)));
+    let request = Request::page().prefer(id(B)).below(Pfn::new(range(1).end().get() - 1));
+    assert_eq!(world.nodes.alloc(request), Err(AllocError::NoMemory { order: Order::ZERO }));
+    limited.into_iter().for_each(|frame| world.nodes.free(frame).unwrap());
     // Those who free memory get all.
     assert_eq!(take(MigrateType::Movable, Depth::Emergency), (8, 8));
     let most = Watermarks::new(1, 1, 1).unwrap();

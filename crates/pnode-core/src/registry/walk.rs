@@ -276,6 +276,9 @@ impl<'m, Z: FrameZone, L: RawLock> Nodes<'m, Z, L> {
             return Err(Missed::PASSED);
         }
         let source = slot.source.get().ok_or(Missed::PASSED)?;
+        if request.limit().is_some_and(|limit| source.span().end() > limit) {
+            return Err(Missed::PASSED);
+        }
         let order = request.block_order();
         let kept = match depth {
             Depth::Low => slot.low.load(Ordering::Relaxed),
@@ -359,12 +362,13 @@ pub(super) fn descend(
     }
 }
 
-/// Whether the zone has no more to spare than the `kept` frames, of which the lowmem reserve is open to the unmovable.
+/// Whether the zone has no more to spare than the `kept` frames, of which the lowmem reserve is open to those who cannot go
+/// elsewhere: the unmovable, and who must be below a limit.
 #[cold]
 fn keeps_back<Z: FrameZone>(slot: &ZoneSlot<'_, Z>, source: &Z, kept: u64, request: &Request<'_>) -> bool {
-    let open = match request.migrate_type() {
-        MigrateType::Unmovable => slot.lowmem.load(Ordering::Relaxed),
-        MigrateType::Movable | MigrateType::Huge => 0,
+    let open = match (request.migrate_type(), request.limit()) {
+        (MigrateType::Movable | MigrateType::Huge, None) => 0,
+        _ => slot.lowmem.load(Ordering::Relaxed),
     };
     source.free_frames() < kept.saturating_sub(open).saturating_add(request.block_order().frames())
 }

@@ -15,6 +15,7 @@ fn page() -> Ask {
         depth: Depth::Min,
         order: Order::ZERO,
         migrate: MigrateType::Movable,
+        below: None,
     }
 }
 

@@ -399,11 +399,14 @@ impl Rules {
         for depth in [Depth::Low, ask.depth] {
             for slot in &slots {
                 let Some(Online { zone, node, marks }) = self.slots[*slot].clone() else { continue };
+                if ask.below.is_some_and(|limit| SPANS[zone].end() > limit) {
+                    continue;
+                }
                 let free = SPANS[zone].frames() - self.used(zone);
                 let kept = match depth {
                     Depth::Emergency => 0,
                     // The lowmem reserve is for those who have no choice.
-                    _ if ask.migrate == MigrateType::Unmovable => mark(&marks, depth),
+                    _ if ask.migrate == MigrateType::Unmovable || ask.below.is_some() => mark(&marks, depth),
                     _ => mark(&marks, depth).saturating_add(marks.lowmem_reserve()),
                 };
                 if self.zones[zone].isolated || kept > 0 && free < kept.saturating_add(ask.order.frames()) {

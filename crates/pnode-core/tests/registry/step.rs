@@ -66,6 +66,7 @@ pub(crate) struct Ask {
     pub(crate) depth: Depth,
     pub(crate) order: Order,
     pub(crate) migrate: MigrateType,
+    pub(crate) below: Option<Pfn>,
 }
 
 /// What a step came to.
@@ -140,6 +141,9 @@ impl Ask {
         if self.this_node_only {
             request = request.this_node_only();
         }
+        if let Some(limit) = self.below {
+            request = request.below(limit);
+        }
         match mask {
             Some(mask) => request.nodemask(mask),
             None => request,
@@ -155,6 +159,8 @@ impl Ask {
             depth: [Depth::Low, Depth::Min, Depth::Min, Depth::Emergency][usize::from(b >> 4 & 0b11)],
             order: order(a >> 4),
             migrate: MigrateType::ALL[usize::from(b >> 6) % 3],
+            // The second span ends here.
+            below: (b >> 4 & 0b11 == 2).then_some(Pfn::new(68)),
         }
     }
 }
