@@ -122,7 +122,7 @@ impl Shared {
             return 0;
         }
         let mut moved = 0;
-        while free < keep.high.min(site.frames.frames()) {
+        while free < keep.high.min(site.memory()) {
             let pages = self.reclaim((keep.high - free).min(BATCH) as usize);
             moved += pages;
             let now = site.free_frames();

@@ -38,6 +38,8 @@ type Handler<'h> = cram::Handler<'h, 'static, Worker<'h, 'static, Memory, SpinLo
 pub(super) struct Compressed {
     node: NodeId,
     frames: FrameRange,
+    /// How many of these frames there are.
+    memory: u64,
     backing: Arc<Backing>,
     advertised: u32,
     /// `None` once the node is unplugged.
@@ -109,10 +111,10 @@ impl Compressed {
         let page = site.backing.page();
         let advertised = u32::try_from(advertised).ok().filter(|pages| *pages > 0);
         let advertised = advertised.ok_or(CompressedError::Advertised)?;
-        let window = (site.frames.frames() / 16).clamp(1, 64);
+        let window = (site.memory() / 16).clamp(1, 64);
         // Blocks hold at least two raw pages.
         let block = if page.bytes() > 8192 { BlockSize::KIB128 } else { BlockSize::KIB16 };
-        let room = (site.frames.frames() - window) * page.bytes() as u64;
+        let room = (site.memory() - window) * page.bytes() as u64;
         let blocks = (room / block.bytes() as u64).max(SHARDS as u64);
         let blocks = u32::try_from(blocks).map_err(|_| CompressedError::Advertised)?;
         let config = Config::new(advertised, blocks).page(page).block(block);
@@ -129,6 +131,7 @@ impl Compressed {
         Ok(Self {
             node: site.node,
             frames: site.frames,
+            memory: site.memory(),
             backing: Arc::clone(&site.backing),
             advertised,
             service: RwLock::new(Some(Service { cram, store })),
@@ -277,7 +280,7 @@ impl Compressed {
         let (stats, pressure) = self.with(|service| (service.store.stats(), service.cram.pressure()))?;
         let page = self.backing.page().bytes() as u64;
         let window = self.window().frames.len() as u64 * page;
-        let (advertised, physical) = (u64::from(self.advertised) * page, self.frames.frames() * page);
+        let (advertised, physical) = (u64::from(self.advertised) * page, self.memory * page);
         Some(CompressedUse { stats, pressure, advertised, physical, window })
     }
 

@@ -190,7 +190,7 @@ impl Region {
         }
         for order in RUNS {
             let pages = 1 << order.get();
-            let plenty = order != RUNS[0] || site.zone.free_frames() >= PLENTY * order.frames();
+            let plenty = order != RUNS[0] || site.free_frames() >= PLENTY * order.frames();
             if !plenty || self.pages.len() < pages && order != RUNS[1] {
                 continue;
             }

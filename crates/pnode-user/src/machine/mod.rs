@@ -41,6 +41,7 @@ mod process;
 mod reclaim;
 mod region;
 mod service;
+mod shape;
 mod site;
 mod spec;
 mod swap;
@@ -82,6 +83,7 @@ pub use process::{
     Advice, AreaMap, Existing, MovePageError, NumaMaps, Process, ProcessError, Rights, Sharing,
 };
 pub use reclaim::{DemoteError, Demotion};
+pub use shape::{ShapeError, ZoneUse};
 pub use site::AuditError;
 pub use spec::{BuildError, Builder, NodeSpec};
 pub use trace::{Event, Trace, What, Why};
@@ -264,9 +266,9 @@ impl Machine {
         self.shared.site(node).map_or(0, Site::free_frames)
     }
 
-    /// Frames of `node`, free or not.
+    /// Frames of `node`, free or not; holes have none.
     pub fn frames(&self, node: NodeId) -> u64 {
-        self.shared.site(node).map_or(0, |site| site.frames.frames())
+        self.shared.site(node).map_or(0, Site::memory)
     }
 
     /// The watermarks of `node` as it was described; [`Watermarks::NONE`] if it keeps nothing back.
@@ -368,24 +370,28 @@ impl Shared {
             Some(table) => Distances::from_table(count, keep(&arena, table)),
         }
         .map_err(BuildError::Distances)?;
-        let storage = keep(&arena, BoxedStorage::new(count, count).map_err(BuildError::Storage)?);
+        let zones = specs.iter().map(|spec| spec.zones().count()).sum();
+        let storage = keep(&arena, BoxedStorage::new(count, zones).map_err(BuildError::Storage)?);
         // Machines follow one another on the same memory, and a caller may keep blocks of one that is gone.
         let mark = RandomState::new().build_hasher().finish();
         let nodes = Nodes::new(storage.slots(), distances).map_err(BuildError::Storage)?.marked(mark);
         let nodes: &'static Registry = keep(&arena, nodes);
         let watch = Arc::<Watch>::default();
+        let turn = &*keep(&arena, Mutex::new(()));
         let mut sites = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
-            let (node, frames) = spec::frames_of(index, spec.frames)?;
-            let zone = pnode_buddy::Zone::boxed(frames, &[]);
-            let zone = zone.map_err(|error| BuildError::Zone { node, error })?;
-            let zone = keep(&arena, Zone::new(zone, node, &watch));
+            let at @ (node, frames) = spec::frames_of(index, spec.span())?;
+            let mut zones = Vec::new();
+            for part in spec.parts().map_err(|error| BuildError::Shape { node, error })? {
+                let zone = Zone::over(frames, spec, &part, node, &watch);
+                zones.push(&*keep(&arena, zone.map_err(|error| BuildError::Zone { node, error })?));
+            }
             let wanted = services.0.iter().rfind(|(number, _)| usize::from(*number) == index);
             let service = wanted.map(|(_, ops)| {
                 let ops: &'static service::Ops = keep(&arena, Arc::clone(ops));
                 &*keep(&arena, Service::new(&**ops))
             });
-            sites.push(Site::new(page, node, frames, zone, nodes, spec, service)?);
+            sites.push(Site::new(page, at, zones, nodes, turn, spec, service)?);
         }
         // INVARIANT: S1: `_arena` is the last field, and the other two are private and lend no `'static` reference.
         Ok(Self {

@@ -21,16 +21,19 @@ pub enum Use {
     Window,
     /// Something of whoever called [`Machine::alloc`] or a grant.
     Held,
+    /// There is no memory there.
+    Hole,
 }
 
 impl Use {
     /// All uses, with the name and the colour of each.
-    const LOOKS: [(Self, &'static str, &'static str); 5] = [
+    const LOOKS: [(Self, &'static str, &'static str); 6] = [
         (Self::Free, "free", "#e8edf2"),
         (Self::Page, "pages", "#2f6fb5"),
         (Self::Store, "compressed pages", "#d9822b"),
         (Self::Window, "read window", "#c9a400"),
         (Self::Held, "held by others", "#8a94a3"),
+        (Self::Hole, "no memory", "#ffffff"),
     ];
 
     const fn index(self) -> usize {
@@ -51,6 +54,8 @@ pub struct NodeOccupancy {
     pub online: bool,
     /// Each frame's use, in the order of their numbers.
     pub frames: Vec<Use>,
+    /// Where each zone but the first begins.
+    pub borders: Vec<usize>,
     /// How full it is, for a compressed node.
     pub compressed: Option<CompressedUse>,
 }
@@ -88,20 +93,25 @@ impl Shared {
         let online = !site.is_unplugged();
         let in_use = if site.compressed().is_some() { Use::Store } else { Use::Held };
         let mut frames = vec![Use::Free; site.frames.frames() as usize];
-        if online {
-            site.zone.each_block(&mut |pfn, order| {
+        for hole in &site.holes {
+            frames[hole.start as usize..hole.end as usize].fill(Use::Hole);
+        }
+        for zone in site.zones.iter().filter(|_| online) {
+            zone.each_block(&mut |pfn, order| {
                 let start = pfn.get() as usize & INDEX;
                 if let Some(block) = frames.get_mut(start..start + order.frames() as usize) {
                     block.fill(in_use);
                 }
             });
         }
+        let starts = site.zones.iter().map(|zone| zone.span().start().get() as usize & INDEX);
         NodeOccupancy {
             node: site.node,
             class: site.class,
             features: site.is_private().then_some(site.features),
             online,
             frames,
+            borders: starts.skip(1).collect(),
             compressed: site.compressed().and_then(|compressed| compressed.usage()),
         }
     }
@@ -119,6 +129,9 @@ fn mark(nodes: &mut [NodeOccupancy], node: NodeId, frames: FrameRange, mark: Use
     }
 }
 
+/// How the edge of a hole is drawn, which has no colour.
+const HOLE_EDGE: &str = r##" stroke="#b8c2cc" stroke-dasharray="2 2""##;
+
 /// A part of a node in a picture.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Cell {
@@ -132,12 +145,14 @@ impl Cell {
     fn of(frames: &[Use]) -> Self {
         let mut counts = [0usize; Use::LOOKS.len()];
         frames.iter().for_each(|used| counts[used.index()] += 1);
-        let used = frames.len() - core::mem::take(&mut counts[Use::Free.index()]);
-        let most = Use::LOOKS.iter().map(|(used, ..)| *used).max_by_key(|used| counts[used.index()]);
-        Self {
-            most: most.filter(|_| used > 0).unwrap_or(Use::Free),
-            quarters: (used * 4).div_ceil(frames.len().max(1)),
+        let holes = core::mem::take(&mut counts[Use::Hole.index()]);
+        let there = frames.len() - holes;
+        if there == 0 {
+            return Self { most: Use::Hole, quarters: 0 };
         }
+        let used = there - core::mem::take(&mut counts[Use::Free.index()]);
+        let most = Use::LOOKS.iter().map(|(used, ..)| *used).max_by_key(|used| counts[used.index()]);
+        Self { most: most.filter(|_| used > 0).unwrap_or(Use::Free), quarters: (used * 4).div_ceil(there) }
     }
 }
 
@@ -150,8 +165,8 @@ impl NodeOccupancy {
         (0..cells).map(|cell| Cell::of(part(cell))).collect()
     }
 
-    fn used(&self) -> usize {
-        self.frames.iter().filter(|used| **used != Use::Free).count()
+    fn count(&self, counts: impl Fn(Use) -> bool) -> usize {
+        self.frames.iter().filter(|used| counts(**used)).count()
     }
 
     fn title(&self, page: PageSize) -> String {
@@ -162,7 +177,12 @@ impl NodeOccupancy {
             title.push_str(": unplugged");
             return title;
         }
-        let _ = write!(title, ": {:.1} of {:.1} MiB used", mib(self.used()), mib(self.frames.len()));
+        let used = self.count(|used| !matches!(used, Use::Free | Use::Hole));
+        let there = self.count(|used| used != Use::Hole);
+        let _ = write!(title, ": {:.1} of {:.1} MiB used", mib(used), mib(there));
+        if !self.borders.is_empty() {
+            let _ = write!(title, " in {} zones", self.borders.len() + 1);
+        }
         if let Some(usage) = self.compressed.filter(|usage| usage.stats.pages > 0) {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             let _ = write!(
@@ -182,7 +202,10 @@ impl fmt::Display for Occupancy {
         for node in &self.nodes {
             writeln!(f, "  {}", node.title(self.page))?;
             if node.online {
-                let shade = |cell: Cell| ['·', '░', '▒', '▓', '█'][cell.quarters];
+                let shade = |cell: Cell| match cell.most {
+                    Use::Hole => ' ',
+                    _ => ['·', '░', '▒', '▓', '█'][cell.quarters],
+                };
                 let cells: String = node.cells(COLUMNS).into_iter().map(shade).collect();
                 writeln!(f, "  [{cells}]")?;
             }
@@ -216,13 +239,24 @@ impl Occupancy {
                     let (_, name, colour) = Use::LOOKS[most.index()];
                     let shade = if quarters == 0 { 1.0 } else { quarters as f64 / 4.0 };
                     let (x, top, run_width) = (20 + column * CELL, y + row * CELL, run.len() * CELL);
+                    let edge = if most == Use::Hole { HOLE_EDGE } else { "" };
                     let _ = writeln!(
                         body,
-                        r##"<rect x="{x}" y="{top}" width="{run_width}" height="{}" fill="{colour}" fill-opacity="{shade}"><title>{name}</title></rect>"##,
+                        r##"<rect x="{x}" y="{top}" width="{run_width}" height="{}" fill="{colour}" fill-opacity="{shade}"{edge}><title>{name}</title></rect>"##,
                         CELL - 1
                     );
                     column += run.len();
                 }
+            }
+            for border in node.borders.iter().filter(|_| node.online) {
+                let cell = border * cells.len() / node.frames.len().max(1);
+                let (x, top) = (20 + cell % COLUMNS * CELL, y + cell / COLUMNS * CELL);
+                let _ = writeln!(
+                    body,
+                    r##"<path d="M{x} {}v{}" stroke="#c0392b" stroke-width="2"><title>a zone begins</title></path>"##,
+                    top - 2,
+                    CELL + 3
+                );
             }
             y += cells.len().div_ceil(COLUMNS) * CELL;
             if let Some(usage) = node.compressed {
@@ -232,9 +266,17 @@ impl Occupancy {
             y += 30;
         }
         let mut x = 20;
-        for (_, name, colour) in Use::LOOKS {
-            let _ =
-                writeln!(body, r##"<rect x="{x}" y="{}" width="11" height="11" fill="{colour}"/>"##, y - 10);
+        let has_holes = self.nodes.iter().any(|node| node.frames.contains(&Use::Hole));
+        for (used, name, colour) in Use::LOOKS {
+            if used == Use::Hole && !has_holes {
+                continue;
+            }
+            let edge = if used == Use::Hole { HOLE_EDGE } else { "" };
+            let _ = writeln!(
+                body,
+                r##"<rect x="{x}" y="{}" width="11" height="11" fill="{colour}"{edge}/>"##,
+                y - 10
+            );
             let _ = writeln!(body, r##"<text x="{}" y="{y}" class="l">{name}</text>"##, x + 16);
             x += 40 + 7 * name.len();
         }

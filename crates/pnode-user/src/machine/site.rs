@@ -1,13 +1,14 @@
 //! The memory of one node: where its bytes are, who hands out its frames, and its registration.
 
 use core::fmt;
+use core::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pnode_core::sync::{AtomicU32, Ordering};
 use pnode_core::{
-    Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, OfflineError, Owner, PageSize,
+    Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, OfflineError, OnlineError, Owner, PageSize,
     Private, Reason, Service, Stale, UnregisterError, Watermarks,
 };
 
@@ -16,6 +17,7 @@ use super::inject::Point;
 use super::mapping::Placement;
 use super::service::Served;
 use super::spec::{BuildError, Kind, NodeSpec};
+use super::watch::Watch;
 use super::{Machine, Registry, Zone};
 use crate::backing::Backing;
 use crate::sys::SysError;
@@ -31,7 +33,13 @@ pub(super) struct Site {
     pub(super) features: Features,
     kind: Kind,
     pub(super) marks: Watermarks,
-    pub(super) zone: &'static Zone,
+    /// From the lowest on.
+    pub(super) zones: Vec<&'static Zone>,
+    /// The frames of its numbers that there are not, counted from the first.
+    pub(super) holes: Vec<Range<u64>>,
+    /// Whose turn it is to change which zones of the machine are online: those of one node get their places in the lists
+    /// one after the other.
+    turn: &'static Mutex<()>,
     pub(super) backing: Arc<Backing>,
     /// How often the node was plugged and unplugged: odd while it is there.
     life: AtomicU32,
@@ -72,10 +80,10 @@ impl Holder {
 impl Site {
     pub(super) fn new(
         page: PageSize,
-        node: NodeId,
-        frames: FrameRange,
-        zone: &'static Zone,
+        (node, frames): (NodeId, FrameRange),
+        zones: Vec<&'static Zone>,
         nodes: &'static Registry,
+        turn: &'static Mutex<()>,
         spec: &NodeSpec,
         service: Option<&'static Service<'static>>,
     ) -> Result<Self, BuildError> {
@@ -94,7 +102,9 @@ impl Site {
             features,
             kind: spec.kind,
             marks: spec.marks,
-            zone,
+            zones,
+            holes: spec.holes().collect(),
+            turn,
             backing: Arc::new(backing),
             life: AtomicU32::new(0),
             changing: Mutex::new(()),
@@ -107,8 +117,8 @@ impl Site {
     /// Brings the memory online, and the service that the node may have.
     fn start(&self) -> Result<(), BuildError> {
         let node = self.node;
-        self.with_handle(|handle| handle.online_with(self.zone, self.marks)).map_err(BuildError::Online)?;
-        if self.zone.watch().fails(Point::Plug) {
+        self.bring_online().map_err(BuildError::Online)?;
+        if self.watch().fails(Point::Plug) {
             const EIO: i32 = 5;
             return Err(BuildError::Memory { node, error: SysError { call: "plug", errno: EIO } });
         }
@@ -144,7 +154,7 @@ impl Site {
     fn withdraw(&self) {
         let gone = self.with_handle(|handle| {
             handle.drain()?;
-            handle.offline(self.frames)
+            self.take_offline(handle)
         });
         if matches!(gone, Err(OfflineError::StillUsed { .. })) {
             // Somebody was quick and has frames of it. So the node counts as plugged in: drained, and without service,
@@ -189,8 +199,9 @@ impl Site {
     /// Undoes [`Site::drain`].
     pub(super) fn resume(&self) {
         self.compressed().into_iter().for_each(|compressed| compressed.resume());
-        // Only a node that was given up is stale, and then there is nothing to resume.
+        // Only a node that was given up is stale, and then there is nothing to resume, nor to bring online.
         let _ = self.with_handle(|handle| handle.resume());
+        let _ = self.bring_online();
     }
 
     /// Gives the node's id up, and waits a moment for faults that hold the node.
@@ -241,7 +252,50 @@ impl Site {
     }
 
     pub(super) fn free_frames(&self) -> u64 {
-        if self.is_unplugged() { 0 } else { self.zone.free_frames() }
+        if self.is_unplugged() { 0 } else { self.free_now() }
+    }
+
+    fn turn(&self) -> MutexGuard<'static, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self) -> &Watch {
+        self.zones[0].watch()
+    }
+
+    fn free_now(&self) -> u64 {
+        self.zones.iter().map(|zone| zone.free_frames()).sum()
+    }
+
+    /// Frames that are handed out.
+    pub(super) fn used_frames(&self) -> u64 {
+        self.zones.iter().map(|zone| zone.used_frames()).sum()
+    }
+
+    /// Frames that there are, used or not.
+    pub(super) fn memory(&self) -> u64 {
+        self.zones.iter().map(|zone| zone.managed_frames()).sum()
+    }
+
+    /// Brings those zones online that are not: the highest first, which is the first to be asked.
+    fn bring_online(&self) -> Result<(), OnlineError> {
+        let _turn = self.turn();
+        self.with_handle(|handle| {
+            let mut online = Vec::new();
+            handle.ranges(|range| online.push(range));
+            let missing = self.zones.iter().rev().filter(|zone| !online.contains(&zone.span()));
+            missing.copied().try_for_each(|zone| handle.online_with(zone, zone.marks()))
+        })
+    }
+
+    /// Takes the zones of a drained node offline, the lowest first. Those that went before one that is in use stay offline
+    /// until [`Site::resume`].
+    pub(super) fn take_offline(&self, handle: &NodeHandle<'static, Zone>) -> Result<(), OfflineError> {
+        let _turn = self.turn();
+        let mut online = Vec::new();
+        handle.ranges(|range| online.push(range));
+        let mut there = self.zones.iter().map(|zone| zone.span()).filter(|span| online.contains(span));
+        there.try_for_each(|span| handle.offline(span).map(|_| ()))
     }
 }
 
@@ -258,8 +312,10 @@ impl Machine {
         self.shared.each_frame(|node, frames| held[node.index()] += frames.frames());
         for site in &self.shared.sites {
             let node = site.node;
-            let used = site.zone.used_frames();
-            site.zone.audit().map_err(|error| AuditError::Zone { node, error })?;
+            let used = site.used_frames();
+            for zone in &site.zones {
+                zone.audit().map_err(|error| AuditError::Zone { node, error })?;
+            }
             let stored = site.compressed().map_or(0, |compressed| compressed.held_frames());
             let expected = held[node.index()] + stored + site.served.kept_frames();
             if used < expected {

@@ -11,6 +11,7 @@ use pnode_core::{
 use super::clock::Delays;
 use super::compressed::CompressedError;
 use super::service::Services;
+use super::shape::{Shape, ShapeError};
 use super::swap::Swap;
 use super::watch::On;
 use super::{Machine, Shared};
@@ -22,7 +23,7 @@ use crate::sys::SysError;
 pub struct NodeSpec {
     pub(super) class: MemoryClass,
     pub(super) kind: Kind,
-    pub(super) frames: u64,
+    pub(super) shape: Shape,
     pub(super) marks: Watermarks,
 }
 
@@ -48,18 +49,18 @@ impl NodeSpec {
 
     /// Ordinary memory of `frames` frames.
     pub const fn ordinary(frames: u64) -> Self {
-        Self { class: MemoryClass::DRAM, kind: Kind::Ordinary, frames, marks: Watermarks::NONE }
+        Self { class: MemoryClass::DRAM, kind: Kind::Ordinary, shape: Shape::of(frames), marks: Watermarks::NONE }
     }
 
     /// A private node of `frames` frames with every door shut.
     pub const fn private(class: MemoryClass, frames: u64) -> Self {
-        Self { class, kind: Kind::Private(Features::NONE), frames, marks: Watermarks::NONE }
+        Self { class, kind: Kind::Private(Features::NONE), shape: Shape::of(frames), marks: Watermarks::NONE }
     }
 
     /// A private node that keeps pages compressed: it has `physical` frames and takes up to `advertised` pages.
     pub const fn compressed(physical: u64, advertised: u64) -> Self {
         let kind = Kind::Compressed { features: Self::COMPRESSED, advertised };
-        Self { class: MemoryClass::COMPRESSED, kind, frames: physical, marks: Watermarks::NONE }
+        Self { class: MemoryClass::COMPRESSED, kind, shape: Shape::of(physical), marks: Watermarks::NONE }
     }
 
     /// The same node made of memory of `class`.
@@ -93,11 +94,6 @@ impl NodeSpec {
     /// How many of its frames are kept free, and for whom.
     pub const fn marks(&self) -> Watermarks {
         self.marks
-    }
-
-    /// How many frames it is to have.
-    pub const fn frames(&self) -> u64 {
-        self.frames
     }
 
     /// What its memory is made of.
@@ -225,7 +221,7 @@ impl Builder {
             return Err(BuildError::FaultAround { pages: around });
         }
         for (index, spec) in self.nodes.iter().enumerate() {
-            spec.check_marks(index)?;
+            spec.check(index)?;
         }
         let serves = |number: u16| {
             self.nodes.get(usize::from(number)).is_some_and(|spec| matches!(spec.kind, Kind::Private(_)))
@@ -258,20 +254,18 @@ impl Builder {
 }
 
 impl NodeSpec {
-    /// Whether its marks suit it, which is node number `index`.
-    fn check_marks(&self, index: usize) -> Result<(), BuildError> {
-        let Self { marks, frames, .. } = *self;
-        if marks == Watermarks::NONE {
-            return Ok(());
-        }
-        let (node, _) = frames_of(index, frames)?;
-        if self.advertised().is_some() {
+    /// Whether its marks, holes and zones suit it, which is node number `index`.
+    fn check(&self, index: usize) -> Result<(), BuildError> {
+        let (marks, frames) = (self.marks, self.frames());
+        let (node, _) = frames_of(index, self.span())?;
+        if marks != Watermarks::NONE && self.advertised().is_some() {
             return Err(BuildError::StoreWatermarks { node });
         }
-        if marks.high() >= frames || marks.lowmem_reserve() >= frames - marks.low() {
+        let leaves_some = marks.high() < frames && marks.lowmem_reserve() < frames.saturating_sub(marks.low());
+        if marks != Watermarks::NONE && !leaves_some {
             return Err(BuildError::Watermarks { node, marks, frames });
         }
-        Ok(())
+        self.check_shape().map_err(|error| BuildError::Shape { node, error })
     }
 }
 
@@ -310,6 +304,13 @@ pub enum BuildError {
         marks: Watermarks,
         /// How many frames it has.
         frames: u64,
+    },
+    /// The holes and zones of a node cannot be.
+    Shape {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        error: ShapeError,
     },
     /// A compressed node has no watermarks: its store asks for all of its frames.
     StoreWatermarks {
@@ -386,6 +387,7 @@ impl fmt::Display for BuildError {
                 )?;
                 write!(f, "reserve {}, have to be below that", marks.lowmem_reserve())
             }
+            Self::Shape { node, error } => write!(f, "{node:?}: {error}"),
             Self::StoreWatermarks { node } => {
                 write!(f, "the store of {node:?} asks for all of its frames; leave its watermarks out")
             }

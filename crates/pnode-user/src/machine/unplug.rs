@@ -102,7 +102,7 @@ impl Machine {
         let site = self.shared.site(node).ok_or(BuildError::Register(RegisterError::Unknown { node }))?;
         site.plug(self.shared.nodes)?;
         self.shared.rebind_policies();
-        self.shared.note(|| Note::new(What::Plug, Why::Asked).on(node).count(site.frames.frames()));
+        self.shared.note(|| Note::new(What::Plug, Why::Asked).on(node).count(site.memory()));
         Ok(())
     }
 }
@@ -135,13 +135,13 @@ impl Shared {
         }
         if let Some(compressed) = site.compressed() {
             // While somebody else holds frames the node will not go, and its service must go on.
-            let frames = site.zone.used_frames().saturating_sub(compressed.held_frames());
+            let frames = site.used_frames().saturating_sub(compressed.held_frames());
             if frames > 0 {
                 return Err(UnplugError::Offline(OfflineError::StillUsed { range: site.frames, frames }));
             }
             compressed.close(self).map_err(UnplugError::Service)?;
         }
-        site.with_handle(|handle| handle.offline(site.frames)).map_err(UnplugError::Offline)?;
+        site.with_handle(|handle| site.take_offline(handle)).map_err(UnplugError::Offline)?;
         site.backing.forget();
         Ok(moved)
     }

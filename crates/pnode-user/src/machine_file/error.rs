@@ -5,7 +5,7 @@ use core::fmt;
 use pnode_core::{FeatureError, Features};
 
 use super::CLASSES;
-use crate::machine::{Machine, NodeSpec};
+use crate::machine::{Machine, NodeSpec, ShapeError};
 
 /// Why a text is no machine file: the place and the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,13 @@ pub enum Problem {
     },
     /// A compressed node has no watermarks.
     StoreWatermarks,
+    /// The node cannot have this hole, or this zone.
+    Shape(ShapeError),
+    /// The watermarks of the node are more than this hole leaves of it.
+    HoleUnderMarks {
+        /// How many frames are left.
+        frames: u64,
+    },
     /// No number with this unit.
     Quantity {
         /// The unit.
@@ -79,8 +86,10 @@ pub enum Problem {
         /// The size of a frame in bytes.
         page: usize,
     },
-    /// There is at least one frame, and no more than this.
+    /// A number of frames out of range.
     Frames {
+        /// The fewest.
+        least: u64,
         /// The most.
         most: u64,
     },
@@ -99,7 +108,9 @@ pub enum Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Statement => f.write_str("a line begins with node, distance, cpuset, swap or delays"),
+            Self::Statement => {
+                f.write_str("a line begins with node, hole, zone, distance, cpuset, swap or delays")
+            },
             Self::Delays => f.write_str("delays are counted or waited"),
             Self::Missing { what } => write!(f, "after this comes {what}"),
             Self::Extra => f.write_str("nothing more belongs here; begin a new line, or a comment with #"),
@@ -137,12 +148,16 @@ impl fmt::Display for Problem {
             Self::StoreWatermarks => f.write_str(
                 "the store of a compressed node asks for all of its frames; leave its watermarks out",
             ),
+            Self::Shape(error) => error.fmt(f),
+            Self::HoleUnderMarks { frames } => {
+                write!(f, "this leaves {frames} frames, and the node's high watermark is not below that; write less")
+            }
             Self::Quantity { unit } => write!(f, "write a number with its unit, as 350{unit}"),
             Self::Size => f.write_str("write a size in one word, as 64MiB, 512KiB, 2GiB or 1024frames"),
             Self::NotWhole { page } => {
                 write!(f, "frames have {page} bytes here; write a multiple of that, or a number of frames")
             }
-            Self::Frames { most } => write!(f, "write 1 to {most} frames"),
+            Self::Frames { least, most } => write!(f, "write {least} to {most} frames"),
             Self::Nodes => write!(f, "a machine has up to {} nodes; leave this one out", Machine::MOST_NODES),
             Self::NoNodes => {
                 f.write_str("a machine has a node; begin with a line as: node dram ordinary 64MiB")

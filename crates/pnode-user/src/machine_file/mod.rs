@@ -8,6 +8,9 @@
 //! node zip   compressed 16MiB holds 48MiB
 //! node card  private 64frames class device-buffer
 //!
+//! zone dram0 16MiB reserve 1MiB    # what an old device can reach is a zone of its own
+//! hole dram1 8MiB 512KiB           # no memory there
+//!
 //! distance dram0 dram1 21          # the same both ways
 //! distance dram0 cxl 24
 //! distance cxl -> dram1 30         # seen from cxl
@@ -22,6 +25,8 @@
 //! ```text
 //! file      = { [ statement ] [ "#" comment ] newline }
 //! statement = "node" NAME KIND SIZE { property }
+//!           | "zone" NAME SIZE [ "reserve" SIZE ]  # the next part of the node's frames; the rest is its last zone
+//!           | "hole" NAME SIZE SIZE  # in the node from the first size on, so long as the second
 //!           | "distance" NAME [ "->" ] NAME NUMBER
 //!           | "cpuset" NAME NAME { NAME }
 //!           | "swap" SIZE
@@ -47,6 +52,11 @@
 //! Watermarks rise (they may be equal), and high is below the node's size. Requests stop when no more than min would stay
 //! free, and look elsewhere first at low; background reclaim begins below low and rests at high. See
 //! [`NodeSpec::watermarks`].
+//!
+//! A node has one zone, or up to [`NodeSpec::MOST_ZONES`], from its first frame on in the order of their lines. Requests are
+//! served by the highest that has a frame; the reserve of a zone is for those that must be below its end. Each zone has its
+//! share of the node's watermarks. A node has up to [`NodeSpec::MOST_HOLES`] holes, which are part of its size: 64MiB with a
+//! hole of 8MiB are 56MiB of memory. A compressed node has holes and no zones. See [`NodeSpec::zone`] and [`NodeSpec::hole`].
 //!
 //! Sizes in bytes are whole frames of the machine that reads the file.
 
@@ -173,6 +183,19 @@ impl fmt::Display for MachineFile {
         for (name, spec) in &self.nodes {
             writeln!(f, "node {name} {}", Description(spec))?;
         }
+        for (name, spec) in &self.nodes {
+            // The last zone is what the others leave.
+            for (zone, reserve) in spec.zones().take(spec.zones().count() - 1) {
+                write!(f, "zone {name} {}frames", zone.end - zone.start)?;
+                if reserve > 0 {
+                    write!(f, " reserve {reserve}frames")?;
+                }
+                writeln!(f)?;
+            }
+            for hole in spec.holes() {
+                writeln!(f, "hole {name} {}frames {}frames", hole.start, hole.end - hole.start)?;
+            }
+        }
         let name = |node: usize| self.nodes[node].0.as_str();
         let entry = |from: usize, to: usize| self.distances[from * self.nodes.len() + to];
         let pairs = (0..self.nodes.len()).flat_map(|from| (0..from).map(move |to| (to, from)));
@@ -214,7 +237,7 @@ impl fmt::Display for Description<'_> {
             (true, None) => ("private", Features::NONE),
             (true, Some(_)) => ("compressed", NodeSpec::COMPRESSED),
         };
-        write!(f, "{kind} {}frames", spec.frames())?;
+        write!(f, "{kind} {}frames", spec.span())?;
         if let Some(pages) = spec.advertised() {
             write!(f, " holds {pages}frames")?;
         }

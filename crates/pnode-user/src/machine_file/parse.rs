@@ -1,5 +1,7 @@
 //! Reading a machine file.
 
+use core::ops::RangeInclusive;
+
 use pnode_core::{Features, MemoryClass, NodeId, NodeMask, PageSize, Watermarks, distance};
 
 use super::error::{MOST_FRAMES, MOST_PAGES, MachineFileError, Problem};
@@ -17,7 +19,7 @@ pub(super) fn file(text: &str) -> Outcome<MachineFile> {
     for line in lines(text) {
         match line.keyword().text {
             "node" => reader.node(line)?,
-            "distance" | "cpuset" | "swap" | "delays" => {}
+            "hole" | "zone" | "distance" | "cpuset" | "swap" | "delays" => {}
             _ => return Err(line.keyword().wrong(Problem::Statement)),
         }
     }
@@ -26,6 +28,8 @@ pub(super) fn file(text: &str) -> Outcome<MachineFile> {
     }
     for line in lines(text) {
         match line.keyword().text {
+            "hole" => reader.hole(line)?,
+            "zone" => reader.zone(line)?,
             "distance" => reader.distance(line)?,
             "cpuset" => reader.cpuset(line)?,
             "swap" => reader.swap(line)?,
@@ -83,6 +87,40 @@ impl Reader {
         let properties = Properties::read(line)?;
         let spec = properties.of(kind, size, frames)?;
         self.nodes.push((name.text.into(), spec, name.line()));
+        Ok(())
+    }
+
+    fn hole(&mut self, mut line: Line<'_>) -> Outcome<()> {
+        let (_, node) = self.known(&mut line)?;
+        let start = line.expect("where the hole begins in the node, as 16MiB")?;
+        let first = size(start, 0..=MOST_FRAMES)?;
+        let word = line.expect("the size of the hole, as 1MiB")?;
+        let frames = frames(word, MOST_FRAMES)?;
+        self.reshape(node, word, |spec| spec.hole(first, frames))?;
+        line.end()
+    }
+
+    fn zone(&mut self, mut line: Line<'_>) -> Outcome<()> {
+        let (_, node) = self.known(&mut line)?;
+        let word = line.expect("the size of the zone, as 16MiB")?;
+        let frames = frames(word, MOST_FRAMES)?;
+        let mut reserve = 0;
+        if line.take_if("reserve").is_some() {
+            reserve = size(line.expect("the lowmem reserve of the zone, as 1MiB")?, 0..=MOST_FRAMES)?;
+        }
+        self.reshape(node, word, |spec| spec.zone(frames, reserve))?;
+        line.end()
+    }
+
+    /// Changes the shape of a node as `word` says.
+    fn reshape(&mut self, node: NodeId, word: Word<'_>, change: impl Fn(NodeSpec) -> NodeSpec) -> Outcome<()> {
+        let (_, spec, _) = &mut self.nodes[node.index()];
+        *spec = change(*spec);
+        spec.check_shape().map_err(|error| word.wrong(Problem::Shape(error)))?;
+        let (marks, frames) = (spec.marks(), spec.frames());
+        if marks != Watermarks::NONE && marks.high() >= frames {
+            return Err(word.wrong(Problem::HoleUnderMarks { frames }));
+        }
         Ok(())
     }
 
@@ -287,11 +325,17 @@ fn quantity(word: Word<'_>, unit: &'static str) -> Outcome<u32> {
     number.filter(|number| *number > 0).ok_or_else(|| word.wrong(Problem::Quantity { unit }))
 }
 
-/// A size as a number of frames, at most `most`.
+/// A size as a number of frames, 1 to `most`.
 fn frames(word: Word<'_>, most: u64) -> Outcome<u64> {
+    size(word, 1..=most)
+}
+
+/// A size as a number of frames of this range.
+fn size(word: Word<'_>, range: RangeInclusive<u64>) -> Outcome<u64> {
     const UNITS: [(&str, u32); 3] = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
     let wrong = |problem| word.wrong(problem);
-    let too_large = || wrong(Problem::Frames { most });
+    let (least, most) = (*range.start(), *range.end());
+    let too_large = || wrong(Problem::Frames { least, most });
     let number = |digits| digits_only(digits).ok_or_else(|| wrong(Problem::Size));
     let frames = if let Some(digits) = word.text.strip_suffix("frames") {
         number(digits)?
@@ -305,7 +349,7 @@ fn frames(word: Word<'_>, most: u64) -> Outcome<u64> {
         }
         bytes / page as u64
     };
-    if frames == 0 || frames > most { Err(too_large()) } else { Ok(frames) }
+    if range.contains(&frames) { Ok(frames) } else { Err(too_large()) }
 }
 
 /// A number that is written in digits and nothing else; one that is too large for 64 bits is the largest.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::ShapeError;
 use crate::sys;
 use pnode_core::{Depth, FeatureError, Request};
 
@@ -18,6 +19,11 @@ cpuset all dram0 hbm
 swap 16MiB
 delays counted
 node later ordinary 1frames
+hole dram0 0KiB 1MiB
+zone dram0 16MiB
+hole hbm 512MiB 256frames
+zone dram0 32MiB reserve 2MiB
+hole tight 0frames 8frames
 ";
 
 fn read(text: &str) -> MachineFile {
@@ -33,16 +39,21 @@ fn everything_that_the_grammar_has_is_read() {
     assert_eq!(
         specs,
         [
-            NodeSpec::ordinary(frames(64)).watermarks(Watermarks::new(frames(2), frames(3), 1024).unwrap()),
+            NodeSpec::ordinary(frames(64))
+                .watermarks(Watermarks::new(frames(2), frames(3), 1024).unwrap())
+                .zone(frames(16), 0)
+                .zone(frames(32), frames(2))
+                .hole(0, frames(1)),
             NodeSpec::ordinary(frames(1024)).class(MemoryClass::new(
                 "hbm",
                 80,
                 MemoryClass::HBM.bandwidth_mib_s()
-            )),
+            ))
+            .hole(frames(512), 256),
             NodeSpec::private(MemoryClass::new("far", MemoryClass::FAR.latency_ns(), 12345), 4096)
                 .features(doors),
             NodeSpec::compressed(frames(1), frames(4)),
-            NodeSpec::compressed(256, 512).features(doors | Features::WRITE_FENCE),
+            NodeSpec::compressed(256, 512).features(doors | Features::WRITE_FENCE).hole(0, 8),
             NodeSpec::private(MemoryClass::DEVICE_BUFFER, 1),
             NodeSpec::ordinary(1),
         ]
@@ -120,7 +131,7 @@ fn each_mistake_is_named_where_it_stands() {
     wrong("node a ordinary «1KiB»", Problem::NotWhole { page });
     for size in ["0frames", "0MiB", "16777217frames", "99999999999999999999frames", "99999999999999999999GiB"]
     {
-        wrong(&format!("node a ordinary «{size}»"), Problem::Frames { most: 1 << 24 });
+        wrong(&format!("node a ordinary «{size}»"), Problem::Frames { least: 1, most: 1 << 24 });
     }
     wrong("node a ordinary 1MiB «fast»", Problem::Property);
     wrong("node a ordinary 1MiB «class»", missing("a class of memory, as dram"));
@@ -137,12 +148,12 @@ fn each_mistake_is_named_where_it_stands() {
     wrong("node a private 1MiB class far doors «DEMOTION»", Problem::Doors(needs));
     wrong("node a private 1MiB class far «holds» 1MiB", Problem::Holds);
     wrong("node a compressed «1MiB»", missing("what it takes, as: holds 192MiB"));
-    wrong("node a compressed 1MiB holds «4294967296frames»", Problem::Frames { most: u32::MAX.into() });
+    wrong("node a compressed 1MiB holds «4294967296frames»", Problem::Frames { least: 1, most: u32::MAX.into() });
     wrong("node a ordinary 1MiB «watermarks»", missing("the min watermark, as 1MiB"));
     wrong("node a ordinary 1MiB watermarks «1frames»", missing("the low watermark, as 2MiB"));
     wrong("node a ordinary 1MiB watermarks 1frames «2frames»", missing("the high watermark, as 4MiB"));
     wrong("node a ordinary 9frames watermarks «1» 2frames 3frames", Problem::Size);
-    wrong("node a ordinary 9frames watermarks «0frames» 2frames 3frames", Problem::Frames { most: 1 << 24 });
+    wrong("node a ordinary 9frames watermarks «0frames» 2frames 3frames", Problem::Frames { least: 1, most: 1 << 24 });
     wrong("node a ordinary 9frames watermarks 2frames «1frames» 3frames", Problem::NotRising);
     wrong("node a ordinary 9frames watermarks 2frames 4frames «3frames»", Problem::NotRising);
     wrong("node a ordinary 9frames watermarks 1frames 2frames «9frames»", Problem::Watermarks { frames: 9 });
@@ -167,6 +178,28 @@ fn each_mistake_is_named_where_it_stands() {
     wrong(&format!("{two}cpuset «x»"), missing("the name of a node"));
     wrong(&format!("{two}cpuset x a «a»"), Problem::Twice);
     wrong(&format!("{two}cpuset x a\ncpuset «x» b"), Problem::Taken { line: 3 });
+    wrong(&format!("{two}hole «c» 1frames 1frames"), Problem::Unknown);
+    wrong(&format!("{two}hole «a»"), missing("where the hole begins in the node, as 16MiB"));
+    wrong(&format!("{two}hole a «0frames»"), missing("the size of the hole, as 1MiB"));
+    wrong(&format!("{two}hole a 1frames «0frames»"), Problem::Frames { least: 1, most: 1 << 24 });
+    wrong(&format!("{two}hole a 1frames 1frames «1frames»"), Problem::Extra);
+    let nine = "node a ordinary 9frames watermarks 1frames 2frames 5frames\n";
+    let outside = ShapeError::HoleOutside { start: 5, frames: 5, span: 9 };
+    wrong(&format!("{nine}hole a 5frames «5frames»"), Problem::Shape(outside));
+    let overlap = Problem::Shape(ShapeError::HolesOverlap { start: 1 });
+    wrong(&format!("{nine}hole a 0frames 2frames\nhole a 1frames «1frames»"), overlap);
+    wrong(&format!("{nine}hole a 0frames «4frames»"), Problem::HoleUnderMarks { frames: 5 });
+    wrong(&format!("{two}zone «c» 1frames"), Problem::Unknown);
+    wrong(&format!("{two}zone «a»"), missing("the size of the zone, as 16MiB"));
+    wrong(&format!("{nine}zone a 3frames «2frames»"), Problem::Extra);
+    wrong(&format!("{nine}zone a 3frames «reserve»"), missing("the lowmem reserve of the zone, as 1MiB"));
+    let left = ShapeError::ZoneSize { frames: 6, left: 6 };
+    wrong(&format!("{nine}zone a 3frames\nzone a «6frames»"), Problem::Shape(left));
+    let reserve = Problem::Shape(ShapeError::Reserve { kept: 3, frames: 3 });
+    wrong(&format!("{nine}zone a «3frames» reserve 3frames"), reserve);
+    let empty = Problem::Shape(ShapeError::Empty { zone: 0 });
+    wrong(&format!("{nine}zone a 2frames\nhole a 0frames «3frames»"), empty);
+    wrong("node a compressed 9frames holds 9frames\nzone a «3frames»", Problem::Shape(ShapeError::Store));
     wrong(&format!("{two}swap 1MiB\n«swap» 1MiB"), Problem::Taken { line: 3 });
     wrong(&format!("{two}swap 1MiB «2MiB»"), Problem::Extra);
     wrong(&format!("{two}delays «sometimes»"), Problem::Delays);

@@ -43,14 +43,15 @@ const NODES: usize = 6;
 fn machine(choice: Choice, room: Room) -> Result<Machine, BuildError> {
     let tier = Features::RECLAIM | Features::DEMOTION | Features::PROMOTION | Features::HOTUNPLUG;
     let fenced = Features::RECLAIM | Features::DEMOTION | Features::HOTUNPLUG | Features::WRITE_FENCE;
+    let device = NodeSpec::private(MemoryClass::HBM, 276).features(Features::USER_NUMA | Features::HOTUNPLUG);
     let ordinary = if room == Room::Roomy { 2048 } else { 700 };
     Machine::builder()
-        .node(NodeSpec::ordinary(ordinary))
-        .node(NodeSpec::ordinary(ordinary))
+        .node(NodeSpec::ordinary(ordinary).zone(200, 16))
+        .node(NodeSpec::ordinary(ordinary + 30).hole(100, 30))
         .node(NodeSpec::private(MemoryClass::FAR, 512).features(tier))
         .node(NodeSpec::private(MemoryClass::FAR, 256).features(fenced))
-        .node(NodeSpec::compressed(128, 384))
-        .node(NodeSpec::private(MemoryClass::HBM, 256).features(Features::USER_NUMA | Features::HOTUNPLUG))
+        .node(NodeSpec::compressed(137, 384).hole(61, 9))
+        .node(device.zone(100, 0).zone(60, 0).hole(90, 20))
         .swap(512)
         .faults(choice)
         .build()

@@ -291,7 +291,12 @@ impl World<'_> {
             thread::yield_now();
             return Ok(());
         };
-        if let Ok(frame) = grant.alloc(Request::page()) {
+        let low = self.machine.zones(self.nodes[5])[0].span.end();
+        let request = if random.below(2) == 0 { Request::page().below(low) } else { Request::page() };
+        if let Ok(frame) = grant.alloc(request) {
+            if request.limit().is_some_and(|limit| frame.pfn() >= limit) {
+                return Err(format!("{frame:?} is beyond the limit"));
+            }
             let value = random.next().to_le_bytes();
             let mut found = [0; 8];
             if !self.machine.write(&frame, 100, &value)
