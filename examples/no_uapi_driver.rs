@@ -227,16 +227,19 @@ fn of_file(machine: &Described) -> Outcome {
     let device = machine.file.find(NodeSpec::is_private);
     let device = device.ok_or_else(|| format!("the driver needs a private node; add a line as: {line}"))?;
     let (zones, ids, table) = (machine.zones()?, machine.ids(), machine.distances());
-    let mut storage = BoxedStorage::new(ids.len(), ids.len())?;
+    let mut storage = BoxedStorage::new(ids.len(), zones.iter().map(Vec::len).sum())?;
     let nodes = Nodes::new(storage.slots(), Distances::from_table(ids.len(), &table)?)?;
     let mut ordinary = Vec::new();
-    for ((node, (_, spec)), zone) in ids.iter().zip(machine.file.nodes()).zip(&zones) {
-        if !spec.is_private() {
-            nodes.ordinary(*node, spec.memory_class())?.online(zone)?;
+    for ((node, (_, spec)), zones) in ids.iter().zip(machine.file.nodes()).zip(&zones) {
+        let handle = if spec.is_private() { continue } else { nodes.ordinary(*node, spec.memory_class())? };
+        for zone in zones {
+            handle.online(zone)?;
             ordinary.push((*node, zone));
         }
     }
-    show(&nodes, &ordinary, device, &zones[device.index()])
+    // One BAR is enough for the driver: the largest.
+    let bar = zones[device.index()].iter().max_by_key(|zone| zone.managed_frames());
+    show(&nodes, &ordinary, device, bar.ok_or("a node has a zone")?)
 }
 
 /// The driver's life on `device`, whose memory is `bar`, beside the `ordinary` nodes with their zones.

@@ -19,7 +19,6 @@ use pnode::core::{
     BoxedStorage, Distances, Features, Frame, Mems, NodeId, NodeMask, Nodes, PageOrigin, Pfn, Placement,
     Policy, Private,
 };
-use pnode::user::NodeSpec;
 
 #[path = "support/machine.rs"]
 #[allow(dead_code, reason = "the examples share it, and each uses a part")]
@@ -228,19 +227,20 @@ fn show(path: &std::path::Path, mut data: Vec<u8>, machine: Option<Described>) -
     let (data, pages) = (&data[..], data.len().div_ceil(PAGE));
 
     let (zones, ids, table) = (machine.zones()?, machine.ids(), machine.distances());
-    let mut storage = BoxedStorage::new(specs.len(), specs.len()).map_err(say)?;
+    let mut storage = BoxedStorage::new(specs.len(), zones.iter().map(Vec::len).sum()).map_err(say)?;
     let distances = Distances::from_table(specs.len(), &table).map_err(say)?;
     let nodes = Nodes::new(storage.slots(), distances).map_err(say)?;
     println!("file     {}, {}, {} pages", path.display(), Bytes(data.len() as u64), Count(pages as u64));
-    for ((node, (name, spec)), zone) in ids.iter().zip(&specs).zip(&zones) {
+    for ((node, (name, spec)), zones) in ids.iter().zip(&specs).zip(&zones) {
         let size = Bytes(spec.frames() * PAGE as u64);
         if spec.is_private() {
             let claim = Private::class(spec.memory_class());
             let owner = nodes.register(*node, claim, spec.doors()).map_err(say)?;
-            owner.online(zone).map_err(say)?;
+            zones.iter().try_for_each(|zone| owner.online(zone)).map_err(say)?;
             println!("{node:?}   {name}: private, {size}; open doors: {}", spec.doors());
         } else {
-            nodes.ordinary(*node, spec.memory_class()).map_err(say)?.online(zone).map_err(say)?;
+            let handle = nodes.ordinary(*node, spec.memory_class()).map_err(say)?;
+            zones.iter().try_for_each(|zone| handle.online(zone)).map_err(say)?;
             println!(
                 "{node:?}   {name}: ordinary, {size}{}",
                 if *node == near { "; both processes run here" } else { "" }
@@ -292,7 +292,7 @@ fn show(path: &std::path::Path, mut data: Vec<u8>, machine: Option<Described>) -
         "each hard fault that disregarded the policy was counted",
     )?;
     check(
-        cache.on(private) == 0 && zones[private.index()].used_frames() == 0,
+        cache.on(private) == 0 && zones[private.index()].iter().all(|zone| zone.used_frames() == 0),
         "no page of the file was ever on the private node",
     )?;
 
@@ -314,10 +314,8 @@ fn show(path: &std::path::Path, mut data: Vec<u8>, machine: Option<Described>) -
 
     phase(6, "spill?", &format!("B touches one page more than {device} has"));
     let ordinary = || {
-        let used = |((_, spec), zone): (&(&str, &NodeSpec), &Zone<'_>)| {
-            if spec.is_private() { 0 } else { zone.used_frames() }
-        };
-        specs.iter().zip(&zones).map(used).sum::<u64>()
+        let ordinary = specs.iter().zip(&zones).filter(|((_, spec), _)| !spec.is_private());
+        ordinary.flat_map(|(_, zones)| zones).map(|zone| zone.used_frames()).sum::<u64>()
     };
     let before = ordinary();
     loop {
@@ -355,7 +353,7 @@ fn show(path: &std::path::Path, mut data: Vec<u8>, machine: Option<Described>) -
     for frame in copy.into_iter().chain(std::mem::take(&mut cache.pages).into_values()) {
         nodes.free(frame).map_err(say)?;
     }
-    check(zones.iter().all(|zone| zone.used_frames() == 0), "every frame was given back")?;
+    check(zones.iter().flatten().all(|zone| zone.used_frames() == 0), "every frame was given back")?;
     println!(
         "\nEverything held: refused where it could not hold, counted where it did not, kept where it could."
     );

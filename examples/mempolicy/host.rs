@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
+use std::ops::Range;
 
 use pnode::buddy::Zone;
 use pnode::core::policy::{FaultCounters, Mode, MoveDenied, PlaceError, PolicyError, Target, Weights, Wish};
 use pnode::core::{
-    AllocError, BoxedStorage, Denied, Distances, Frame, FrameRange, Grant, MemoryClass, Mems, NodeId,
+    AllocError, BoxedStorage, Denied, Distances, Frame, Grant, MemoryClass, Mems, NodeHandle, NodeId,
     NodeMask, Nodes, Owner, PageOrigin, PageSize, Pfn, Placement, Policy, Private, Reason, Request, Tier,
+    Watermarks,
 };
 use pnode::user::MachineFile;
 use pnode::user::backing::Backing;
@@ -21,7 +23,8 @@ const STRIDE_SHIFT: u32 = 24;
 pub(crate) struct Host<'h> {
     pub(crate) file: &'h MachineFile,
     pub(crate) nodes: &'h Nodes<'h, Zone<'static>>,
-    zones: &'h [Zone<'static>],
+    /// By node, the highest first, with what each keeps back.
+    zones: &'h [Vec<(Zone<'static>, Watermarks)>],
     /// By node: its owner, for a private one.
     owners: &'h [Option<Owner<'h, Zone<'static>>>],
     memory: Vec<Backing>,
@@ -35,36 +38,42 @@ pub(crate) fn with<R>(
     let count = file.nodes().len();
     let ids: Vec<NodeId> =
         (0..count).map(|node| NodeId::new(node as u16)).collect::<Result<_, _>>().map_err(say)?;
-    let range =
-        |node: NodeId, frames| FrameRange::new(Pfn::new((node.index() as u64) << STRIDE_SHIFT), frames);
     let mut zones = Vec::new();
     let mut memory = Vec::new();
     for (id, (_, spec)) in ids.iter().zip(file.nodes()) {
-        zones.push(Zone::boxed(range(*id, spec.frames()).map_err(say)?, &[]).map_err(say)?);
-        memory.push(Backing::new(spec.frames(), PageSize::KIB4).map_err(say)?);
+        let first = Pfn::new((id.index() as u64) << STRIDE_SHIFT);
+        zones.push(spec.zones_at(first).map_err(say)?.into_iter().rev().collect::<Vec<_>>());
+        memory.push(Backing::new(spec.span(), PageSize::KIB4).map_err(say)?);
     }
     let table: Vec<u8> =
         ids.iter().flat_map(|from| ids.iter().map(move |to| file.distance(*from, *to))).collect();
-    let mut storage = BoxedStorage::new(count, count).map_err(say)?;
+    let mut storage = BoxedStorage::new(count, zones.iter().map(Vec::len).sum()).map_err(say)?;
     let distances = Distances::from_table(count, &table).map_err(say)?;
     let nodes = Nodes::new(storage.slots(), distances).map_err(say)?;
     let mut owners = Vec::new();
-    for ((id, zone), (_, spec)) in ids.iter().zip(&zones).zip(file.nodes()) {
+    for ((id, zones), (_, spec)) in ids.iter().zip(&zones).zip(file.nodes()) {
         let class = spec.memory_class();
         if spec.is_private() {
             let owner = nodes.register(*id, Private::class(class), spec.doors()).map_err(say)?;
-            owner.online(zone).map_err(say)?;
+            online(&owner, zones)?;
             owners.push(Some(owner));
         } else {
-            nodes.ordinary(*id, class).map_err(say)?.online(zone).map_err(say)?;
+            online(&nodes.ordinary(*id, class).map_err(say)?, zones)?;
             owners.push(None);
         }
     }
     let result = work(&Host { file, nodes: &nodes, zones: &zones, owners: &owners, memory })?;
-    match zones.iter().find(|zone| zone.used_frames() > 0) {
-        Some(zone) => Err(format!("{zone:?} has lost {} frames", zone.used_frames())),
+    match zones.iter().flatten().find(|(zone, _)| zone.used_frames() > 0) {
+        Some((zone, _)) => Err(format!("{zone:?} has lost {} frames", zone.used_frames())),
         None => Ok(result),
     }
+}
+
+fn online<'m>(
+    handle: &NodeHandle<'m, Zone<'static>>,
+    zones: &'m [(Zone<'static>, Watermarks)],
+) -> Result<(), String> {
+    zones.iter().try_for_each(|(zone, marks)| handle.online_with(zone, *marks)).map_err(say)
 }
 
 impl<'h> Host<'h> {
@@ -91,7 +100,7 @@ impl<'h> Host<'h> {
     }
 
     pub(crate) fn free(&self, node: NodeId) -> u64 {
-        self.zones[node.index()].free_frames()
+        self.zones[node.index()].iter().map(|(zone, _)| zone.free_frames()).sum()
     }
 
     /// What `numactl --hardware` says, and what it could not: classes, doors and tiers.
@@ -115,6 +124,20 @@ impl<'h> Host<'h> {
                 Tier::of(class).get(),
             );
             let _ = if spec.is_private() { writeln!(out, "  doors {}", spec.doors()) } else { writeln!(out) };
+            let mib =
+                |range: &Range<u64>| format!("{} to {} MiB", MiB::of(range.start).0, MiB::of(range.end).0);
+            if spec.zones().count() > 1 {
+                for (zone, reserve) in spec.zones() {
+                    let _ = write!(out, "        zone {}", mib(&zone));
+                    let _ = match reserve {
+                        0 => writeln!(out),
+                        frames => writeln!(out, ", {} MiB of it for who must be there", MiB::of(frames).0),
+                    };
+                }
+            }
+            for hole in spec.holes() {
+                let _ = writeln!(out, "        no memory from {}", mib(&hole));
+            }
         }
         out.push_str("node distances:\nnode");
         let columns: String = self.ids().map(|to| format!("{:>5}", to.get())).collect();

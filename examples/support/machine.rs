@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use pnode::buddy::{Geometry, Metadata, Zone};
-use pnode::core::{FrameRange, NodeId, Pfn};
+use pnode::buddy::Zone;
+use pnode::core::{NodeId, Pfn};
 use pnode::user::{Machine, MachineFile, NodeSpec};
 
 /// A machine as a text describes it, and where that text is.
@@ -68,14 +68,14 @@ impl Described {
         ids.iter().flat_map(|from| ids.iter().map(|to| self.file.distance(*from, *to))).collect()
     }
 
-    /// A zone for each node, for examples that are not on the harness; no two have a frame in common.
-    pub(crate) fn zones<'m>(&self) -> Result<Vec<Zone<'m>>, String> {
-        let zone = |(number, (_, spec)): (u64, (&str, &NodeSpec))| {
-            let range = FrameRange::new(Pfn::new(number << 32), spec.frames()).map_err(say)?;
-            let lines = Geometry::new(range).map_err(say)?.lines();
-            Zone::new(range, Metadata::boxed(lines)).map_err(say)
+    /// The zones of each node, for examples that are not on the harness; no two have a frame in common. They are to come
+    /// online in this order: the highest of a node first.
+    pub(crate) fn zones(&self) -> Result<Vec<Vec<Zone<'static>>>, String> {
+        let zones = |(number, (_, spec)): (u64, (&str, &NodeSpec))| {
+            let zones = spec.zones_at(Pfn::new(number << 32)).map_err(say)?;
+            Ok(zones.into_iter().rev().map(|(zone, _)| zone).collect())
         };
-        (0..).zip(self.file.nodes()).map(zone).collect()
+        (0..).zip(self.file.nodes()).map(zones).collect()
     }
 
     /// A sentence about the machine, with the file that it is in.

@@ -14,7 +14,11 @@ const PAGE: usize = 4096;
 /// 100 frames of ordinary memory in three zones, one of which ends in a hole; 64 of a device, in two zones with a hole between
 /// them; a compressed node with a hole.
 fn machine() -> Builder {
-    let doors = Features::RECLAIM | Features::DEMOTION | Features::PROMOTION | Features::USER_NUMA | Features::HOTUNPLUG;
+    let doors = Features::RECLAIM
+        | Features::DEMOTION
+        | Features::PROMOTION
+        | Features::USER_NUMA
+        | Features::HOTUNPLUG;
     Machine::builder()
         .node(NodeSpec::ordinary(120).zone(16, 4).zone(40, 0).hole(50, 20))
         .node(NodeSpec::private(MemoryClass::FAR, 72).features(doors).zone(32, 0).hole(28, 8))
@@ -46,7 +50,9 @@ fn every_frame_is_handed_out_and_none_of_a_hole() {
             let mut places = Vec::new();
             for page in 0..machine.frames(node) as usize - if node == dram { 4 } else { 0 } {
                 memory.write(page * PAGE, &(page as u64).to_le_bytes()).unwrap();
-                let Place::Resident { node: on, pfn } = memory.place(page) else { panic!("page {page} is nowhere") };
+                let Place::Resident { node: on, pfn } = memory.place(page) else {
+                    panic!("page {page} is nowhere")
+                };
                 assert_eq!(on, node);
                 places.push(pfn);
             }
@@ -56,7 +62,8 @@ fn every_frame_is_handed_out_and_none_of_a_hole() {
             let seen = machine.occupancy();
             let seen = &seen.nodes[node.index()];
             let base = node.index() << 24;
-            let holes: Vec<usize> = (0..seen.frames.len()).filter(|frame| seen.frames[*frame] == Use::Hole).collect();
+            let holes: Vec<usize> =
+                (0..seen.frames.len()).filter(|frame| seen.frames[*frame] == Use::Hole).collect();
             assert_eq!(holes, if node == dram { (50..70).collect::<Vec<_>>() } else { (28..36).collect() });
             assert!(places.iter().all(|pfn| !holes.contains(&(pfn.get() as usize - base))));
             assert_eq!(seen.borders, if node == dram { vec![16, 56] } else { vec![32] });
@@ -76,11 +83,10 @@ fn limits_and_reserves_are_kept() {
     on_all(machine, |machine| {
         let [dram, far, _] = ids(machine);
         let zones = machine.zones(dram);
-        assert_eq!(zones.iter().map(|zone| (zone.span.frames(), zone.frames)).collect::<Vec<_>>(), [
-            (16, 16),
-            (40, 34),
-            (64, 50)
-        ]);
+        assert_eq!(
+            zones.iter().map(|zone| (zone.span.frames(), zone.frames)).collect::<Vec<_>>(),
+            [(16, 16), (40, 34), (64, 50)]
+        );
         // The highest zone first, and the reserve for nobody who has a choice.
         let taken = all_of(machine, Request::page());
         assert_eq!(taken.len(), 96);
@@ -94,15 +100,22 @@ fn limits_and_reserves_are_kept() {
         give_back(machine, taken);
         // Free frames beyond the limit do not help.
         let low = all_of(machine, below(0));
-        assert_eq!((low.len(), machine.alloc(below(0))), (12, Err(AllocError::NoMemory { order: Order::ZERO })));
+        assert_eq!(
+            (low.len(), machine.alloc(below(0))),
+            (12, Err(AllocError::NoMemory { order: Order::ZERO }))
+        );
         let middle = all_of(machine, below(1));
         assert!(middle.len() == 34 && middle.iter().all(|frame| zone_of(frame) == 1));
-        assert_eq!(machine.alloc(Request::page().below(Pfn::new(0))), Err(AllocError::NoMemory { order: Order::ZERO }));
+        assert_eq!(
+            machine.alloc(Request::page().below(Pfn::new(0))),
+            Err(AllocError::NoMemory { order: Order::ZERO })
+        );
         give_back(machine, reserved.into_iter().chain(low).chain(middle));
         // The same through a grant.
         let grant = machine.owner_grant(far).unwrap();
         let limit = machine.zones(far)[0].span.end();
-        let reachable: Vec<_> = std::iter::from_fn(|| grant.alloc(Request::page().below(limit)).ok()).collect();
+        let reachable: Vec<_> =
+            std::iter::from_fn(|| grant.alloc(Request::page().below(limit)).ok()).collect();
         assert_eq!(reachable.len(), 28);
         assert!(reachable.iter().all(|frame| frame.pfn() < limit));
         give_back(machine, reachable);
@@ -116,7 +129,8 @@ fn a_node_of_several_zones_leaves_whole_or_not_at_all() {
         let zones = machine.zones(far);
         for held_in in [0, 1] {
             let grant = machine.owner_grant(far).unwrap();
-            let request = if held_in == 0 { Request::page().below(zones[0].span.end()) } else { Request::page() };
+            let request =
+                if held_in == 0 { Request::page().below(zones[0].span.end()) } else { Request::page() };
             let held = grant.alloc(request).unwrap();
             assert!(zones[held_in].span.contains(held.pfn()));
             drop(grant);
@@ -175,7 +189,8 @@ fn a_store_and_a_heap_live_with_holes() {
 #[test]
 fn each_zone_keeps_its_share_of_the_watermarks() {
     let marks = Watermarks::new(10, 20, 40).unwrap();
-    let builder = || Machine::builder().node(NodeSpec::ordinary(110).watermarks(marks).zone(50, 0).hole(60, 10));
+    let builder =
+        || Machine::builder().node(NodeSpec::ordinary(110).watermarks(marks).zone(50, 0).hole(60, 10));
     on_all(builder, |machine| {
         let [node] = ids(machine);
         let mins: Vec<_> = machine.zones(node).iter().map(|zone| (zone.marks.min(), zone.frames)).collect();

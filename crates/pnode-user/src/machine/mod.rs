@@ -382,9 +382,9 @@ impl Shared {
         for (index, spec) in specs.iter().enumerate() {
             let at @ (node, frames) = spec::frames_of(index, spec.span())?;
             let mut zones = Vec::new();
-            for part in spec.parts().map_err(|error| BuildError::Shape { node, error })? {
-                let zone = Zone::over(frames, spec, &part, node, &watch);
-                zones.push(&*keep(&arena, zone.map_err(|error| BuildError::Zone { node, error })?));
+            let shaped = spec.zones_at(frames.start());
+            for (zone, marks) in shaped.map_err(|error| BuildError::Shape { node, error })? {
+                zones.push(&*keep(&arena, Zone::new(zone, marks, node, &watch)));
             }
             let wanted = services.0.iter().rfind(|(number, _)| usize::from(*number) == index);
             let service = wanted.map(|(_, ops)| {

@@ -2,7 +2,8 @@
 
 use core::ops::Range;
 
-use pnode_core::{FrameRange, NodeId, Watermarks};
+use pnode_buddy::{Zone, ZoneError};
+use pnode_core::{FrameRange, NodeId, Pfn, Watermarks};
 
 use super::Machine;
 use super::spec::NodeSpec;
@@ -86,6 +87,8 @@ pub enum ShapeError {
     },
     /// A compressed node is one zone: its store asks for all of its frames.
     Store,
+    /// There can be no such zone.
+    Zone(ZoneError),
 }
 
 impl core::fmt::Display for ShapeError {
@@ -100,17 +103,24 @@ impl core::fmt::Display for ShapeError {
             Self::Holes => write!(f, "a node has up to {} holes; join some", NodeSpec::MOST_HOLES),
             Self::Zones => write!(f, "a node has up to {} zones; leave some out", NodeSpec::MOST_ZONES),
             Self::ZoneSize { frames, left } => {
-                write!(f, "a zone of {frames} frames does not fit: {left} are left, and the last zone needs one")
+                write!(
+                    f,
+                    "a zone of {frames} frames does not fit: {left} are left, and the last zone needs one"
+                )
             }
             Self::Empty { zone } => {
                 write!(f, "zone {zone} would be nothing but holes; make it larger, or the holes smaller")
             }
             Self::Reserve { kept, frames } => {
-                write!(f, "low watermark and reserve keep {kept} frames of a zone that has {frames}; keep less")
+                write!(
+                    f,
+                    "low watermark and reserve keep {kept} frames of a zone that has {frames}; keep less"
+                )
             }
             Self::Store => {
                 f.write_str("the store of a compressed node asks for all of its frames; give it no zones")
             }
+            Self::Zone(error) => error.fmt(f),
         }
     }
 }
@@ -119,13 +129,13 @@ impl core::error::Error for ShapeError {}
 
 /// A zone that a node is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part {
+struct Part {
     /// From the node's first frame on.
-    pub(super) start: u64,
-    pub(super) end: u64,
+    start: u64,
+    end: u64,
     /// How many of these frames there are.
-    pub(super) frames: u64,
-    pub(super) marks: Watermarks,
+    frames: u64,
+    marks: Watermarks,
 }
 
 impl Shape {
@@ -163,15 +173,13 @@ impl Shape {
     }
 
     /// The zones of a node with these watermarks, which each zone has its share of.
-    pub(super) fn parts(&self, marks: Watermarks) -> Result<Vec<Part>, ShapeError> {
+    fn parts(&self, marks: Watermarks) -> Result<Vec<Part>, ShapeError> {
         self.check_lists()?;
         let total = self.frames().max(1);
         let mut parts = Vec::new();
         for (zone, (Range { start, end }, reserve)) in self.zones().enumerate() {
-            let missing: u64 = self
-                .holes()
-                .map(|hole| hole.end.min(end).saturating_sub(hole.start.max(start)))
-                .sum();
+            let missing: u64 =
+                self.holes().map(|hole| hole.end.min(end).saturating_sub(hole.start.max(start))).sum();
             let frames = (end - start).saturating_sub(missing);
             if frames == 0 {
                 return Err(ShapeError::Empty { zone });
@@ -263,11 +271,6 @@ impl NodeSpec {
         self.shape.zones()
     }
 
-    /// Its zones, each with its share of the watermarks.
-    pub(super) fn parts(&self) -> Result<Vec<Part>, ShapeError> {
-        self.shape.parts(self.marks)
-    }
-
     /// Whether its holes and zones are such as a node can have.
     ///
     /// # Errors
@@ -277,7 +280,34 @@ impl NodeSpec {
         if self.advertised().is_some() && self.zones().count() > 1 {
             return Err(ShapeError::Store);
         }
-        self.parts().map(|_| ())
+        self.shape.parts(self.marks).map(|_| ())
+    }
+
+    /// The zones of such a node whose first frame is `first`, from the lowest on, and what each keeps back: for hosts that are
+    /// no [`Machine`].
+    ///
+    /// # Errors
+    ///
+    /// [`ShapeError`].
+    pub fn zones_at(&self, first: Pfn) -> Result<Vec<(Zone<'static>, Watermarks)>, ShapeError> {
+        let parts = self.shape.parts(self.marks)?;
+        parts.into_iter().map(|part| Ok((self.zone_at(first, &part)?, part.marks))).collect()
+    }
+
+    fn zone_at(&self, first: Pfn, part: &Part) -> Result<Zone<'static>, ShapeError> {
+        let range = |start: u64, end: u64| {
+            let start = first.get().saturating_add(start);
+            let frames = first.get().saturating_add(end).saturating_sub(start);
+            let too_large = ShapeError::Zone(ZoneError::TooLarge { frames: end });
+            FrameRange::new(Pfn::new(start), frames).map_err(|_| too_large)
+        };
+        let holes = self
+            .holes()
+            .map(|hole| (hole.start.max(part.start), hole.end.min(part.end)))
+            .filter(|(start, end)| start < end)
+            .map(|(start, end)| range(start, end))
+            .collect::<Result<Vec<_>, _>>()?;
+        Zone::boxed(range(part.start, part.end)?, &holes).map_err(ShapeError::Zone)
     }
 }
 
@@ -321,12 +351,17 @@ impl Machine {
     /// # }
     /// ```
     pub fn zones(&self, node: NodeId) -> Vec<ZoneUse> {
-        self.shared.site(node).map_or_else(Vec::new, |site| site.zones.iter().map(|zone| ZoneUse {
-            span: zone.span(),
-            frames: zone.managed_frames(),
-            free: if site.is_unplugged() { 0 } else { zone.free_frames() },
-            marks: zone.marks(),
-        }).collect())
+        self.shared.site(node).map_or_else(Vec::new, |site| {
+            site.zones
+                .iter()
+                .map(|zone| ZoneUse {
+                    span: zone.span(),
+                    frames: zone.managed_frames(),
+                    free: if site.is_unplugged() { 0 } else { zone.free_frames() },
+                    marks: zone.marks(),
+                })
+                .collect()
+        })
     }
 }
 
@@ -352,7 +387,8 @@ mod tests {
     #[test]
     fn a_shape_that_cannot_be_is_refused() {
         let node = NodeSpec::ordinary(100);
-        let many = |spec: NodeSpec, times: u64, step: fn(NodeSpec, u64) -> NodeSpec| (0..times).fold(spec, step);
+        let many =
+            |spec: NodeSpec, times: u64, step: fn(NodeSpec, u64) -> NodeSpec| (0..times).fold(spec, step);
         let rows = [
             (node.hole(90, 11), ShapeError::HoleOutside { start: 90, frames: 11, span: 100 }),
             (node.hole(90, 0), ShapeError::HoleOutside { start: 90, frames: 0, span: 100 }),
@@ -372,9 +408,13 @@ mod tests {
         for (spec, expected) in rows {
             assert_eq!(spec.check_shape(), Err(expected), "{spec:?}");
             let built = Machine::builder().node(spec).build().err();
-            assert!(matches!(built, Some(super::super::BuildError::Shape { error, .. }) if error == expected));
+            assert!(
+                matches!(built, Some(super::super::BuildError::Shape { error, .. }) if error == expected)
+            );
         }
-        for spec in [node.hole(10, 10).hole(20, 5), node.hole(0, 99), many(node, 3, |spec, _| spec.zone(1, 0))] {
+        for spec in
+            [node.hole(10, 10).hole(20, 5), node.hole(0, 99), many(node, 3, |spec, _| spec.zone(1, 0))]
+        {
             assert_eq!(spec.check_shape(), Ok(()), "{spec:?}");
         }
     }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use pnode_core::sync::{AtomicU32, Ordering};
 use pnode_core::{
-    Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, OfflineError, OnlineError, Owner, PageSize,
-    Private, Reason, Service, Stale, UnregisterError, Watermarks,
+    Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, OfflineError, OnlineError, Owner,
+    PageSize, Private, Reason, Service, Stale, UnregisterError, Watermarks,
 };
 
 use super::compressed::Compressed;

@@ -49,7 +49,12 @@ impl NodeSpec {
 
     /// Ordinary memory of `frames` frames.
     pub const fn ordinary(frames: u64) -> Self {
-        Self { class: MemoryClass::DRAM, kind: Kind::Ordinary, shape: Shape::of(frames), marks: Watermarks::NONE }
+        Self {
+            class: MemoryClass::DRAM,
+            kind: Kind::Ordinary,
+            shape: Shape::of(frames),
+            marks: Watermarks::NONE,
+        }
     }
 
     /// A private node of `frames` frames with every door shut.
@@ -261,7 +266,8 @@ impl NodeSpec {
         if marks != Watermarks::NONE && self.advertised().is_some() {
             return Err(BuildError::StoreWatermarks { node });
         }
-        let leaves_some = marks.high() < frames && marks.lowmem_reserve() < frames.saturating_sub(marks.low());
+        let leaves_some =
+            marks.high() < frames && marks.lowmem_reserve() < frames.saturating_sub(marks.low());
         if marks != Watermarks::NONE && !leaves_some {
             return Err(BuildError::Watermarks { node, marks, frames });
         }
@@ -339,13 +345,6 @@ pub enum BuildError {
         /// The size in bytes.
         bytes: usize,
     },
-    /// There can be no zone of a node's frames.
-    Zone {
-        /// The node.
-        node: NodeId,
-        /// Why.
-        error: pnode_buddy::ZoneError,
-    },
     /// The kernel gave no memory for a node.
     Memory {
         /// The node.
@@ -400,7 +399,6 @@ impl fmt::Display for BuildError {
             Self::Service(error) => error.fmt(f),
             Self::Swap { error } => write!(f, "no memory for the swap file ({error}); make it smaller"),
             Self::PageSize { bytes } => write!(f, "pages of {bytes} bytes are not supported"),
-            Self::Zone { node, error } => write!(f, "{node:?}: {error}"),
             Self::Memory { node, error } => {
                 write!(f, "no memory for {node:?} ({error}); make the machine smaller")
             }

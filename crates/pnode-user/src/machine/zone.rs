@@ -3,14 +3,11 @@
 use core::ops::Deref;
 use std::sync::Arc;
 
-use pnode_buddy::ZoneError;
 use pnode_core::{
     FrameError, FrameRange, FrameSource, FrameZone, FreeError, MigrateType, NodeId, Order, Pfn, Watermarks,
 };
 
 use super::inject::Point;
-use super::shape::Part;
-use super::spec::NodeSpec;
 use super::trace::{Note, What, Why};
 use super::watch::Watch;
 
@@ -23,25 +20,14 @@ pub(super) struct Zone {
 }
 
 impl Zone {
-    /// The zone of `part` of a node whose frames are `node_frames`.
-    pub(super) fn over(
-        node_frames: FrameRange,
-        spec: &NodeSpec,
-        part: &Part,
+    /// A zone of `node` that keeps `marks` back.
+    pub(super) fn new(
+        zone: pnode_buddy::Zone<'static>,
+        marks: Watermarks,
         node: NodeId,
         watch: &Arc<Watch>,
-    ) -> Result<Self, ZoneError> {
-        let first = node_frames.start().get();
-        // The parts of a node are inside it and not empty.
-        let range = |start, end| FrameRange::new(Pfn::new(first + start), end - start).unwrap_or(node_frames);
-        let holes: Vec<_> = spec
-            .holes()
-            .map(|hole| (hole.start.max(part.start), hole.end.min(part.end)))
-            .filter(|(start, end)| start < end)
-            .map(|(start, end)| range(start, end))
-            .collect();
-        let zone = pnode_buddy::Zone::boxed(range(part.start, part.end), &holes)?;
-        Ok(Self { zone, node, marks: part.marks, watch: Arc::clone(watch) })
+    ) -> Self {
+        Self { zone, node, marks, watch: Arc::clone(watch) }
     }
 
     pub(super) const fn marks(&self) -> Watermarks {

@@ -110,7 +110,7 @@ impl fmt::Display for Problem {
         match self {
             Self::Statement => {
                 f.write_str("a line begins with node, hole, zone, distance, cpuset, swap or delays")
-            },
+            }
             Self::Delays => f.write_str("delays are counted or waited"),
             Self::Missing { what } => write!(f, "after this comes {what}"),
             Self::Extra => f.write_str("nothing more belongs here; begin a new line, or a comment with #"),
@@ -150,7 +150,10 @@ impl fmt::Display for Problem {
             ),
             Self::Shape(error) => error.fmt(f),
             Self::HoleUnderMarks { frames } => {
-                write!(f, "this leaves {frames} frames, and the node's high watermark is not below that; write less")
+                write!(
+                    f,
+                    "this leaves {frames} frames, and the node's high watermark is not below that; write less"
+                )
             }
             Self::Quantity { unit } => write!(f, "write a number with its unit, as 350{unit}"),
             Self::Size => f.write_str("write a size in one word, as 64MiB, 512KiB, 2GiB or 1024frames"),

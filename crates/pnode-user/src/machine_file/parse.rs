@@ -113,7 +113,12 @@ impl Reader {
     }
 
     /// Changes the shape of a node as `word` says.
-    fn reshape(&mut self, node: NodeId, word: Word<'_>, change: impl Fn(NodeSpec) -> NodeSpec) -> Outcome<()> {
+    fn reshape(
+        &mut self,
+        node: NodeId,
+        word: Word<'_>,
+        change: impl Fn(NodeSpec) -> NodeSpec,
+    ) -> Outcome<()> {
         let (_, spec, _) = &mut self.nodes[node.index()];
         *spec = change(*spec);
         spec.check_shape().map_err(|error| word.wrong(Problem::Shape(error)))?;

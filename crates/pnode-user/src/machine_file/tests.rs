@@ -44,12 +44,9 @@ fn everything_that_the_grammar_has_is_read() {
                 .zone(frames(16), 0)
                 .zone(frames(32), frames(2))
                 .hole(0, frames(1)),
-            NodeSpec::ordinary(frames(1024)).class(MemoryClass::new(
-                "hbm",
-                80,
-                MemoryClass::HBM.bandwidth_mib_s()
-            ))
-            .hole(frames(512), 256),
+            NodeSpec::ordinary(frames(1024))
+                .class(MemoryClass::new("hbm", 80, MemoryClass::HBM.bandwidth_mib_s()))
+                .hole(frames(512), 256),
             NodeSpec::private(MemoryClass::new("far", MemoryClass::FAR.latency_ns(), 12345), 4096)
                 .features(doors),
             NodeSpec::compressed(frames(1), frames(4)),
@@ -148,12 +145,18 @@ fn each_mistake_is_named_where_it_stands() {
     wrong("node a private 1MiB class far doors «DEMOTION»", Problem::Doors(needs));
     wrong("node a private 1MiB class far «holds» 1MiB", Problem::Holds);
     wrong("node a compressed «1MiB»", missing("what it takes, as: holds 192MiB"));
-    wrong("node a compressed 1MiB holds «4294967296frames»", Problem::Frames { least: 1, most: u32::MAX.into() });
+    wrong(
+        "node a compressed 1MiB holds «4294967296frames»",
+        Problem::Frames { least: 1, most: u32::MAX.into() },
+    );
     wrong("node a ordinary 1MiB «watermarks»", missing("the min watermark, as 1MiB"));
     wrong("node a ordinary 1MiB watermarks «1frames»", missing("the low watermark, as 2MiB"));
     wrong("node a ordinary 1MiB watermarks 1frames «2frames»", missing("the high watermark, as 4MiB"));
     wrong("node a ordinary 9frames watermarks «1» 2frames 3frames", Problem::Size);
-    wrong("node a ordinary 9frames watermarks «0frames» 2frames 3frames", Problem::Frames { least: 1, most: 1 << 24 });
+    wrong(
+        "node a ordinary 9frames watermarks «0frames» 2frames 3frames",
+        Problem::Frames { least: 1, most: 1 << 24 },
+    );
     wrong("node a ordinary 9frames watermarks 2frames «1frames» 3frames", Problem::NotRising);
     wrong("node a ordinary 9frames watermarks 2frames 4frames «3frames»", Problem::NotRising);
     wrong("node a ordinary 9frames watermarks 1frames 2frames «9frames»", Problem::Watermarks { frames: 9 });
