@@ -6,10 +6,10 @@ mod lent;
 mod synth;
 
 use lent::Lent;
-use pnode_compress::codec::Scratch;
+use pnode_compress::codec::{Codec, Scratch, Tag};
 use pnode_compress::store::{
-    AuditError, BlockSize, Checksums, Config, ConfigError, Damage, LoadError, RemoveError, Slot, StoreError,
-    WorkerError,
+    AuditError, BlockSize, Checksums, Compaction, Config, ConfigError, Damage, LoadError, RemoveError, Slot,
+    StoreError, WorkerError,
 };
 use pnode_core::PageSize;
 use synth::Mix;
@@ -135,19 +135,19 @@ fn a_lower_limit_refuses_growth_and_takes_nothing_away() {
     let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
     let pages = synth::corpus("random", 64);
     let mut pages = pages.chunks_exact(PAGE);
-    // Three raw pages a block, as each has a checksum.
-    for slot in 0..6 {
+    // Four raw pages a block: their checksums do not lie behind them.
+    for slot in 0..8 {
         worker.store(Slot::new(slot), pages.next().unwrap()).unwrap();
     }
     assert_eq!(store.stats().pool_bytes, 2 * 16384);
     store.set_limit(1);
     let page = pages.next().unwrap();
-    assert_eq!(worker.store(Slot::new(6), page), Err(StoreError::Full { bytes: PAGE }));
-    assert_eq!(store.stats().pages, 6);
+    assert_eq!(worker.store(Slot::new(8), page), Err(StoreError::Full { bytes: PAGE }));
+    assert_eq!(store.stats().pages, 8);
     worker.remove(Slot::new(0)).unwrap();
-    worker.store(Slot::new(6), page).expect("a hole is not growth");
+    worker.store(Slot::new(8), page).expect("a hole is not growth");
     store.set_limit(16);
-    worker.store(Slot::new(7), page).expect("the limit was raised");
+    worker.store(Slot::new(9), page).expect("the limit was raised");
     store.audit().unwrap();
 }
 
@@ -158,7 +158,8 @@ fn every_flipped_byte_is_noticed_and_hurts_no_other_page() {
     let (store, base) = lent.damageable(config);
     let (mut scratch, mut buffer) = (Scratch::new(), [0; PAGE]);
     let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
-    let pages = synth::corpus("slab", 8);
+    // The raw ones begin between the granules of frames, and so have their checksums at any place.
+    let pages = [synth::corpus("slab", 5), synth::corpus("random", 5)].concat();
     let pages: Vec<_> = pages.chunks_exact(PAGE).collect();
     for (slot, page) in pages.iter().enumerate() {
         worker.store(Slot::new(slot as u32), page).unwrap();
@@ -226,7 +227,7 @@ fn what_cannot_be_is_refused() {
     lent.words.pop();
     let memory = pnode_compress::memory::BufferFrames::new(&mut lent.pages, &mut lent.taken).unwrap();
     let refused = pnode_compress::store::Store::new(config, memory, &mut lent.words, &mut lent.shards);
-    assert!(matches!(refused, Err(ConfigError::TooFewWords { words: 29, needed: 30 })));
+    assert!(matches!(refused, Err(ConfigError::TooFewWords { words: 31, needed: 32 })));
 
     let mut lent = Lent::new(config, 8, 1);
     let store = lent.store(config);
@@ -250,5 +251,52 @@ fn what_cannot_be_is_refused() {
         let wrong = &mut vec![1; bytes];
         assert!(matches!(worker.load(Slot::new(0), wrong), Err(LoadError::PageLength { .. })), "{bytes}");
     }
+    for bytes in [0, 1, 4092, 4095, 4097] {
+        let wrong = worker.store_encoded(Slot::new(0), Tag::plain(Codec::Raw), &vec![1; bytes]);
+        assert!(matches!(wrong, Err(StoreError::PageLength { .. })), "{bytes}");
+    }
     assert_eq!(store.audit(), Ok::<(), AuditError>(()));
+}
+
+/// A page that is kept as it is covers its own bytes and no more, whatever else the block holds, and its checksum goes
+/// where it goes.
+#[test]
+fn raw_pages_fill_their_blocks_and_take_their_checksums_along() {
+    for (page, block) in [(PageSize::KIB4, BlockSize::KIB16), (PageSize::KIB16, BlockSize::KIB128)] {
+        let (size, frames) = (page.bytes(), 8 * block.bytes() / PAGE);
+        let room = block.bytes() / size;
+        let config = Config::new(8 * room as u32, 8).page(page).block(block);
+        let mut lent = Lent::new(config, frames, 1);
+        let (store, base) = lent.damageable(config);
+        let (mut scratch, mut buffer, mut back) = (Scratch::new(), vec![0; size], vec![0; size]);
+        let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+        let bytes = synth::corpus("random", 8 * room * size / PAGE);
+        for (slot, page) in bytes.chunks_exact(size).enumerate() {
+            assert_eq!(worker.store(Slot::new(slot as u32), page).unwrap().tag().codec(), Codec::Raw);
+        }
+        let stats = store.stats();
+        assert_eq!((stats.pages as usize, stats.pool_bytes), (8 * room, stats.original_bytes));
+        // One damaged byte in a page that is going to be moved, and one in a page that is not.
+        let damaged = [1, 4 * room];
+        damaged.iter().for_each(|slot| lent::flip(base, slot * size + size - 1, 4));
+        // Of all blocks but the last four, one page is left.
+        let left: Vec<usize> = (0..8 * room).filter(|slot| *slot >= 4 * room || slot % room == 1).collect();
+        (0..8 * room)
+            .filter(|slot| !left.contains(slot))
+            .for_each(|slot| worker.remove(Slot::new(slot as u32)).unwrap());
+        let mut pass = Compaction::new();
+        while !worker.compact(&mut pass, 1 << 16).done {}
+        assert!(store.blocks() < 8, "nothing was moved");
+        for slot in left {
+            let loaded = worker.load(Slot::new(slot as u32), &mut back);
+            match loaded {
+                Ok(()) => assert!(back == bytes[slot * size..][..size] && !damaged.contains(&slot), "{slot}"),
+                Err(LoadError::Damaged { damage: Damage::Checksum, .. }) => {
+                    assert!(damaged.contains(&slot), "{slot}")
+                }
+                Err(error) => panic!("{slot}: {error}"),
+            }
+        }
+        store.audit().unwrap();
+    }
 }

@@ -105,6 +105,37 @@ fn what_the_hot_codec_left_raw_is_tried_once_with_a_colder_one() {
     store.audit().unwrap();
 }
 
+/// Raw pages fill their blocks, so that there is no hole to begin with.
+#[test]
+fn recompression_takes_one_block_at_most_and_gives_up_no_page_for_want_of_it() {
+    let config = Config::new(32, 16);
+    let mut lent = Lent::new(config, 64, 1);
+    let store = lent.store(config);
+    let (mut scratch, mut buffer, mut page) = (Scratch::new(), [0; PAGE], [0; PAGE]);
+    let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+    let pages = synth::corpus("json", 32);
+    for (slot, page) in pages.chunks_exact(PAGE).enumerate() {
+        worker.store_encoded(Slot::new(slot as u32), Tag::plain(Codec::Raw), page).unwrap();
+    }
+    assert_eq!(store.blocks(), 8);
+    let how = Recompression { ladder: Ladder::STANDARD, temperature: Temperature::Hot, min_age: 0 };
+    store.set_limit(8);
+    let swept = worker.recompress(0..32, how, &mut page).unwrap();
+    assert_eq!((swept.tried, swept.done, store.blocks()), (32, 0, 8));
+    store.set_limit(16);
+    // One page a call, as a host with a budget does it.
+    for slot in 0..32 {
+        let swept = worker.recompress(slot..slot + 1, how, &mut page).unwrap();
+        assert_eq!((swept.tried, swept.done), (1, 1), "{slot}");
+        assert!(store.blocks() <= 9, "{} blocks", store.blocks());
+    }
+    for (slot, expected) in pages.chunks_exact(PAGE).enumerate() {
+        worker.load(Slot::new(slot as u32), &mut page).unwrap();
+        assert_eq!(expected, page);
+    }
+    store.audit().unwrap();
+}
+
 #[test]
 fn pages_that_were_written_back_come_again() {
     let config = Config::new(64, 16);

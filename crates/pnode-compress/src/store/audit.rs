@@ -100,14 +100,14 @@ impl<P: FrameMemory, L: RawLock> Store<'_, P, L> {
                     }
                     let block = self.pool.block_of(entry.place());
                     let first = (entry.place() % u64::from(shape.places())) as u32;
-                    let granules = shape.granules(entry.len());
+                    let granules = shape.covered(entry);
                     let there = block < shape.blocks && self.pool.pfn(block).is_some();
                     if !there || first + granules > shape.places() {
                         return Err(AuditError::Stray { slot });
                     }
                     objects += 1;
                     shared += u64::from(index >= shape.slots);
-                    bytes += entry.len() as u64;
+                    bytes += entry.len(shape.page) as u64;
                     covered += u64::from(granules);
                 }
             }

@@ -73,9 +73,11 @@ impl<P: FrameMemory, L: RawLock> Store<'_, P, L> {
         slots: impl IntoIterator<Item = Slot>,
         mut each: impl FnMut(Slot, Result<(), RemoveError>),
     ) {
+        let page = self.page_size();
         let mut change = Uncounted { store: self, change: Change::NONE };
         for slot in slots {
-            let removed = self.take_out(slot).map(|entry| change.change.add(Change::of(entry, Entry::EMPTY)));
+            let removed =
+                self.take_out(slot).map(|entry| change.change.add(Change::of(page, entry, Entry::EMPTY)));
             each(slot, removed);
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! The step is that of wyhash (Wang Yi, public domain): both halves of a 64 by 64 bit product, joined by exclusive or.
 //! Each lane goes into its own next product, so the order counts; the lanes do not wait for each other, so a core has
-//! eight multiplications under way and takes 16 bytes with each. That is fast enough to be done on the way while a page
-//! is copied from or to memory, which is what [`copy`] is for.
+//! eight multiplications under way and takes 16 bytes with each. That is faster than a page comes from memory, so it is a
+//! way to fetch a page that is about to be copied.
 //!
 //! It is there to notice damage, not malice: whatever was damaged, it goes unnoticed with a chance of about one in four
 //! thousand million.
@@ -76,22 +76,6 @@ pub(crate) fn checksum(bytes: &[u8]) -> u32 {
     finish(lanes, bytes)
 }
 
-/// Copies `bytes` to the start of `place`, which has room for them, and returns their checksum: in one pass, so that the
-/// sum costs next to nothing where memory is what the copy waits for.
-pub(crate) fn copy(bytes: &[u8], place: &mut [u8]) -> u32 {
-    let place = &mut place[..bytes.len()];
-    let mut lanes = START;
-    let (mut from, mut to) = (bytes.chunks_exact(STRIDE), place.chunks_exact_mut(STRIDE));
-    for (from, to) in from.by_ref().zip(to.by_ref()) {
-        if let Some(stride) = from.first_chunk() {
-            to.copy_from_slice(stride);
-            lanes = add(lanes, stride);
-        }
-    }
-    to.into_remainder().copy_from_slice(from.remainder());
-    finish(lanes, bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,18 +94,6 @@ mod tests {
                     bytes[bit / 8] ^= 1 << (bit % 8);
                 }
             }
-        }
-    }
-
-    #[test]
-    fn a_copy_has_the_checksum_of_its_source() {
-        let mut bytes = [0; 4096];
-        bytes.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * i * 31) as u8);
-        for len in (0..600).chain([4095, 4096]) {
-            let mut place = [0xaa; 4100];
-            assert_eq!(copy(&bytes[..len], &mut place), checksum(&bytes[..len]), "{len}");
-            assert_eq!(place[..len], bytes[..len], "{len}");
-            assert!(place[len..].iter().all(|&byte| byte == 0xaa), "{len}");
         }
     }
 

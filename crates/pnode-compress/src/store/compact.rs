@@ -141,7 +141,7 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
             return ENTRY_COST;
         };
         pass.stage = Stage::Move { slot: slot + 1, round };
-        let small = entry.len() < store.page_size().bytes() * (ROUNDS - 1 - round) / ROUNDS;
+        let small = entry.len(store.page_size()) < store.page_size().bytes() * (ROUNDS - 1 - round) / ROUNDS;
         if !entry.is_object() || small || entry.is_dying() || entry.readers() > 0 {
             return ENTRY_COST;
         }
@@ -222,7 +222,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         match moved {
             Ok((entry, old)) => {
                 self.release(old);
-                Some(entry.len() + self.pool.shape.checksum_bytes())
+                Some(self.pool.shape.spanned(entry))
             }
             Err((pin, unused)) => {
                 unused.into_iter().for_each(|claim| self.release(claim));
@@ -239,18 +239,27 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         pin: &Pin<'_, 'm, P>,
         ceiling: u32,
     ) -> Option<super::pool::New> {
-        let hole = self.place(home, entry.len(), Growth::Never);
+        let (tag, granules) = (entry.tag()?, self.pool.shape.covered(entry));
+        let hole = self.place(home, granules, Growth::Never);
         // What fits no hole may go to a new block, as long as the pass stays near where it began: blocks will be given
         // back for it.
-        let mut claim = match hole {
-            None if self.blocks() < ceiling => self.place(home, entry.len(), Growth::Fresh)?,
+        let claim = match hole {
+            None if self.blocks() < ceiling => self.place(home, granules, Growth::Fresh)?,
             hole => hole?,
         };
-        let copied = pin.read(|old| self.pool.write(&mut claim, old.len(), |new| new.copy_from_slice(old)));
-        let new = match (copied.flatten(), entry.tag()) {
-            (Some(()), Some(tag)) => self.pool.object(claim, tag, entry.len(), entry.age()),
-            _ => Err(claim),
-        };
-        new.map_err(|claim| self.release(claim)).ok()
+        let len = entry.len(self.page_size());
+        let mut claim = Some(claim);
+        let new = pin.read(|old| {
+            self.pool
+                .object(claim.take()?, tag, len, entry.age(), |place| {
+                    place.copy_from_slice(old.bytes());
+                    // Not made anew: what was damaged stays damaged.
+                    old.sum().unwrap_or(0)
+                })
+                .map_err(|unused| claim = Some(unused))
+                .ok()
+        });
+        claim.into_iter().for_each(|claim| self.release(claim));
+        new.flatten()
     }
 }

@@ -197,8 +197,12 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         self.unpin(pin);
         let Some(key) = key else { return ENTRY_COST };
         pass.found.looked_at += 1;
-        let cost =
-            ENTRY_COST + if self.pool.shape.checksums == Checksums::On { LOOK_COST } else { entry.len() };
+        let cost = ENTRY_COST
+            + if self.pool.shape.checksums == Checksums::On {
+                LOOK_COST
+            } else {
+                entry.len(self.page_size())
+            };
         let Some(earlier) = pass.note(key, slot) else { return cost };
         match self.merge(pass, earlier, slot) {
             Merged::Done(granules) => {
@@ -215,7 +219,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
             Merged::NoNumber => pass.found.no_number += 1,
             Merged::Damaged => pass.found.damaged += 1,
         }
-        cost + 2 * entry.len()
+        cost + 2 * entry.len(self.page_size())
     }
 
     /// Pins the object of a page, its own or a shared one, and leaves its age alone. With the page's entry.
@@ -233,11 +237,12 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     /// What objects of equal pages have in common: the checksum, the length, the tag.
     fn key(&self, pin: &Pin<'_, 'm, P>) -> Option<u64> {
         let entry = pin.entry();
-        let sum = pin.read(|object| match object.split_last_chunk::<4>() {
-            Some((_, sum)) if self.pool.shape.checksums == Checksums::On => u32::from_le_bytes(*sum),
-            _ => checksum(object),
-        })?;
-        Some(u64::from(sum) << 32 | (entry.len() as u64) << 8 | u64::from(entry.tag()?.to_byte()))
+        let sum = pin.read(|object| object.sum().unwrap_or_else(|| checksum(object.bytes())))?;
+        Some(
+            u64::from(sum) << 32
+                | (entry.len(self.page_size()) as u64) << 8
+                | u64::from(entry.tag()?.to_byte()),
+        )
     }
 
     /// Makes the page in `slot` the object of the page in `earlier`, if they are equal.
@@ -289,10 +294,8 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
             return Err(Merged::Gone);
         }
         let compared = one.read(|left| {
-            if self.verify(left).is_none() {
-                return Err(Merged::Damaged);
-            }
-            match other.read(|right| left == right) {
+            let Some(left) = left.verified() else { return Err(Merged::Damaged) };
+            match other.read(|right| left == right.bytes()) {
                 Some(true) => Ok(()),
                 _ => Err(Merged::Unequal),
             }
@@ -340,7 +343,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
             self.unpin(pin);
             return Merged::Busy;
         }
-        let granules = self.pool.shape.granules(pin.entry().len());
+        let granules = self.pool.shape.covered(pin.entry());
         let joined = match named.kind() {
             Kind::Shared(old) => {
                 let replaced = self.pool.replace(slot, named, New::shared(number));

@@ -6,6 +6,11 @@
 //!          | place, in      | length - 1 | age  | dy | readers| tag  |
 //!          | granules       |            |      |ing |        |      |
 //!          +----------------+------------+------+----+--------+------+
+//!  raw      63            30 29        14 13 11  10   9     6 5    0
+//!          +----------------+------------+------+----+--------+------+
+//!          | place, in      | half of its| age  | dy | readers| tag  |
+//!          | granules       | checksum   |      |ing |        |      |
+//!          +----------------+------------+------+----+--------+------+
 //!  inline   63                                            6 5    0
 //!          +------------------------------------------------+------+
 //!          | a word, shortened to 58 bits                   | form |
@@ -17,16 +22,20 @@
 //!  empty    0
 //! ```
 //!
-//! The tag is the codec's, without its version bits; its codec bits are never 0, which tells objects from the others. An
-//! object that several pages share has an entry of its own, past those of the pages; see [`super::share`].
+//! The tag is the codec's, without its version bits; its codec bits are never 0, which tells objects from the others. A
+//! raw object is as long as a page, so its entry has room for a half of its checksum; see [`super::pool`] for the other.
+//! An object that several pages share has an entry of its own, past those of the pages; see [`super::share`].
 
-use crate::codec::Tag;
+use pnode_core::PageSize;
+
+use crate::codec::{Codec, Tag};
 
 /// Bytes a granule: places and sizes in the pool are multiples of it.
 pub(crate) const GRANULE: usize = 32;
 
 const TAG_MASK: u64 = 0x3f;
 const CODEC_MASK: u64 = 0x07;
+const RAW: u64 = Codec::Raw as u64;
 const READERS_SHIFT: u32 = 6;
 const READERS_MASK: u64 = 0xf << READERS_SHIFT;
 const DYING: u64 = 1 << 10;
@@ -108,6 +117,12 @@ impl Entry {
         Self(place << PLACE_SHIFT | (len as u64 - 1) << LENGTH_SHIFT | tag.to_byte() as u64 & TAG_MASK)
     }
 
+    /// The entry of a raw page at the granule `place`, with the half of its checksum that is kept here.
+    pub(crate) const fn raw(place: u64, half: u16) -> Self {
+        debug_assert!(place < MAX_PLACES);
+        Self(place << PLACE_SHIFT | (half as u64) << LENGTH_SHIFT | RAW)
+    }
+
     /// The entry of a page that is the shared object `number`.
     pub(crate) const fn shared(number: u32) -> Self {
         Self((number as u64) << INLINE_SHIFT | FORM_SHARED)
@@ -140,6 +155,12 @@ impl Entry {
         self.0 & CODEC_MASK != 0
     }
 
+    /// Whether the page is kept as it is.
+    #[inline]
+    pub(crate) const fn is_raw(self) -> bool {
+        self.0 & CODEC_MASK == RAW
+    }
+
     /// The tag of an object's bytes; `None` if the entry is no object.
     #[inline]
     pub(crate) fn tag(self) -> Option<Tag> {
@@ -155,10 +176,21 @@ impl Entry {
         self.0 >> PLACE_SHIFT
     }
 
-    /// The length of an object in bytes, without its checksum.
+    /// The length of an object in bytes, without its checksum, in a store of pages of size `page`.
     #[inline]
-    pub(crate) const fn len(self) -> usize {
-        ((self.0 & LENGTH_MASK) >> LENGTH_SHIFT) as usize + 1
+    pub(crate) const fn len(self, page: PageSize) -> usize {
+        if self.is_raw() { page.bytes() } else { self.field() as usize + 1 }
+    }
+
+    /// What a raw page's entry keeps of its checksum.
+    #[inline]
+    pub(crate) const fn half_sum(self) -> u16 {
+        self.field()
+    }
+
+    #[inline]
+    const fn field(self) -> u16 {
+        ((self.0 & LENGTH_MASK) >> LENGTH_SHIFT) as u16
     }
 
     #[inline]
@@ -207,9 +239,9 @@ impl core::fmt::Debug for Entry {
         match self.kind() {
             Kind::Object => write!(
                 f,
-                "Object({:?}, {} B at {:#x}, readers {}, age {}{})",
+                "Object({:?}, {:#x} at {:#x}, readers {}, age {}{})",
                 self.tag(),
-                self.len(),
+                self.field(),
                 self.place(),
                 self.readers(),
                 self.age(),
@@ -223,7 +255,6 @@ impl core::fmt::Debug for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::Codec;
 
     #[test]
     fn inline_words_come_back() {
@@ -254,7 +285,8 @@ mod tests {
 
     #[test]
     fn object_fields_do_not_overlap() {
-        for codec in Codec::ALL {
+        let page = PageSize::KIB4;
+        for codec in Codec::ALL.into_iter().filter(|codec| *codec != Codec::Raw) {
             for (place, len) in [(0, 1), (MAX_PLACES - 1, 1 << 16), (0x1_2345_6789, 1757)] {
                 let mut entry = Entry::object(Tag::plain(codec), place, len).with_age(5);
                 assert!(entry.is_object() && !entry.is_shared());
@@ -263,10 +295,22 @@ mod tests {
                 }
                 let entry = entry.dying();
                 assert_eq!((entry.kind(), entry.tag()), (Kind::Object, Some(Tag::plain(codec))));
-                assert_eq!((entry.place(), entry.len(), entry.age()), (place, len, 5));
+                assert_eq!((entry.place(), entry.len(page), entry.age()), (place, len, 5));
                 assert_eq!((entry.readers(), entry.is_dying()), (Entry::MAX_READERS, true));
                 assert_eq!(entry.without_reader().readers(), Entry::MAX_READERS - 1);
             }
         }
+    }
+
+    #[test]
+    fn a_raw_page_is_as_long_as_a_page_and_keeps_half_a_checksum() {
+        for (place, half) in [(0, 0), (MAX_PLACES - 1, u16::MAX), (0x1_2345_6789, 0x8001)] {
+            let entry = Entry::raw(place, half).with_age(7).with_reader().dying();
+            assert!(entry.is_object() && entry.is_raw() && entry.is_dying());
+            assert_eq!((entry.tag(), entry.place()), (Some(Tag::plain(Codec::Raw)), place));
+            assert_eq!((entry.half_sum(), entry.age(), entry.readers()), (half, 7, 1));
+            assert_eq!(entry.len(PageSize::KIB4), 4096);
+        }
+        assert!(!Entry::object(Tag::plain(Codec::Deep), 0, 1).is_raw() && !Entry::EMPTY.is_raw());
     }
 }

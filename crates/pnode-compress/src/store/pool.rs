@@ -7,10 +7,10 @@
 //! ```text
 //!  words   | entries: one a page | one a shared object | users of each shared object | block 0 | block 1 | ..
 //!
-//!  block   +-----------+---------------------------+------------------------+------ .. -----+
-//!          | pfn + 1   | previous 26 | next 26     | queued 1 | next 32     | bitmap: a bit |
-//!          | 0: absent | in the bin  | bin 12      | in the shard's queue   | a granule     |
-//!          +-----------+---------------------------+------------------------+------ .. -----+
+//!  block   +-----------+---------------------------+------------------------+------ .. -----+---- .. ----+
+//!          | pfn + 1   | previous 26 | next 26     | queued 1 | next 32     | bitmap: a bit | halves of  |
+//!          | 0: absent | in the bin  | bin 12      | in the shard's queue   | a granule     | checksums  |
+//!          +-----------+---------------------------+------------------------+------ .. -----+---- .. ----+
 //! ```
 //!
 //! # Invariants
@@ -27,7 +27,10 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod ahead;
+mod object;
 mod share;
+
+pub(crate) use object::Object;
 
 use core::slice;
 
@@ -37,7 +40,6 @@ use pnode_core::{FrameRange, MigrateType, Order, Pfn};
 use super::entry::{Entry, GRANULE, Inline};
 use super::holes::{Holes, masks};
 use super::shape::{ConfigError, Shape};
-use crate::codec::Tag;
 use crate::memory::FrameMemory;
 
 const HOME: usize = 0;
@@ -360,22 +362,10 @@ impl<'m, P: FrameMemory> Pool<'m, P> {
         }
     }
 
-    /// The object of `len` bytes that was written to `claim`, ready to be put into an entry.
-    ///
-    /// The claim comes back if an object of that length does not cover exactly its granules.
-    #[inline]
-    pub(crate) fn object(&self, claim: Claim, tag: Tag, len: usize, age: u8) -> Result<New, Claim> {
-        if len == 0 || len > self.shape.page.bytes() || claim.granules != self.shape.granules(len) {
-            return Err(claim);
-        }
-        // INVARIANT: N1 was tested above.
-        Ok(New { entry: Entry::object(tag, claim.place, len).with_age(age), claim: Some(claim) })
-    }
-
     /// The claim inside an object's entry. The caller has just taken the entry away by C4.
     #[inline]
     fn claim_of(&self, taken: Entry) -> Option<Claim> {
-        taken.is_object().then(|| Claim { place: taken.place(), granules: self.shape.granules(taken.len()) })
+        taken.is_object().then(|| Claim { place: taken.place(), granules: self.shape.covered(taken) })
     }
 }
 
@@ -428,12 +418,11 @@ impl<P: FrameMemory> Pin<'_, '_, P> {
         self.entry
     }
 
-    /// The object's bytes and then its checksum; `None` if its memory is not mapped any more.
+    /// Calls `f` with the object; `None` if its memory is not mapped any more.
     #[inline]
-    pub(crate) fn read<R>(&self, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        let len = self.entry.len() + self.pool.shape.checksum_bytes();
-        let (range, offset) =
-            self.pool.locate(self.entry.place(), self.pool.shape.granules(self.entry.len()))?;
+    pub(crate) fn read<R>(&self, f: impl FnOnce(Object<'_>) -> R) -> Option<R> {
+        let granules = self.pool.shape.covered(self.entry);
+        let (range, offset) = self.pool.locate(self.entry.place(), granules)?;
         let base = self.pool.frames.address(range)?;
         // SAFETY: `locate` checked that the object lies inside the block, which by C1 and C2 is present while the entry
         // covers a granule of it.
@@ -441,7 +430,7 @@ impl<P: FrameMemory> Pin<'_, '_, P> {
         let access = || {
             // SAFETY: by M1 the bytes are valid and initialised; by C3 and C4 nobody writes them while this pin lives,
             // which is longer than the slice.
-            f(unsafe { slice::from_raw_parts(start.as_ptr(), len) })
+            f(self.object_in(unsafe { slice::from_raw_parts(start.as_ptr(), granules as usize * GRANULE) }))
         };
         #[cfg(loom)]
         if let Some(cell) = self.pool.frames.watch(range, offset) {
@@ -464,7 +453,7 @@ impl<P: FrameMemory> Pin<'_, '_, P> {
             {
                 // INVARIANT: C4: this was the last pin, and the entry is empty now.
                 Ok(_) if last => {
-                    let granules = self.pool.shape.granules(seen.len());
+                    let granules = self.pool.shape.covered(seen);
                     return Unpinned::Last(Claim { place: seen.place(), granules });
                 }
                 Ok(_) => return Unpinned::Kept,
@@ -484,7 +473,7 @@ impl<P: FrameMemory> Pin<'_, '_, P> {
         // Orderings as in `Pool::replace`. INVARIANT: C4: the only reader is this pin, which ends here.
         match entry.compare_exchange(seen.bits(), new.entry.bits(), Ordering::AcqRel, Ordering::Relaxed) {
             Ok(_) => {
-                let granules = self.pool.shape.granules(seen.len());
+                let granules = self.pool.shape.covered(seen);
                 Ok((seen, Claim { place: seen.place(), granules }))
             }
             Err(_) => Err((self, new)),

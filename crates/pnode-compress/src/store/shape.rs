@@ -4,7 +4,8 @@ use core::fmt;
 
 use pnode_core::{Order, PageSize};
 
-use super::entry::{GRANULE, MAX_PLACES};
+use super::entry::{Entry, GRANULE, MAX_PLACES};
+use crate::codec::{Codec, Tag};
 
 /// The size of a block: a naturally aligned run of frames in which objects are packed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,7 +40,8 @@ impl fmt::Debug for BlockSize {
     }
 }
 
-/// Whether each object carries a checksum of four bytes, which is verified when the object is loaded or moved on.
+/// Whether each object has a checksum of four bytes, which is verified when the object is loaded or moved on. It lies
+/// behind the object, but for a page that is kept as it is: that one covers frames and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Checksums {
     /// Damage is noticed, but for one chance in four thousand million.
@@ -56,7 +58,7 @@ pub enum Checksums {
 ///
 /// // 1,024 pages of 4 KiB, in at most 256 blocks of 16 KiB.
 /// let config = Config::new(1024, 256);
-/// assert_eq!(config.words()?, 1024 + 256 * 11);
+/// assert_eq!(config.words()?, 1024 + 256 * 12);
 /// # Ok::<(), pnode_compress::store::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,12 +225,17 @@ pub(crate) struct Shape {
     pub(crate) places_shift: u32,
     /// Metadata words a block.
     pub(crate) stride: usize,
+    /// The last of these words, which hold halves of checksums.
+    pub(crate) sums: usize,
     /// Metadata words in all.
     pub(crate) words: usize,
 }
 
 /// Words of a block's descriptor before its bitmap; see [`super::pool`].
 pub(crate) const BLOCK_HEADER_WORDS: usize = 3;
+
+/// Halves of checksums a word.
+const SUMS_A_WORD: usize = 4;
 
 impl Shape {
     pub(crate) const fn new(config: Config) -> Result<Self, ConfigError> {
@@ -250,7 +257,11 @@ impl Shape {
         let Some(pages) = slots.checked_add(shared) else {
             return Err(ConfigError::TooLarge);
         };
-        let stride = BLOCK_HEADER_WORDS + (1 << places_shift) / 64;
+        let sums = match checksums {
+            Checksums::On => (block.bytes() / page.bytes()).div_ceil(SUMS_A_WORD),
+            Checksums::Off => 0,
+        };
+        let stride = BLOCK_HEADER_WORDS + (1 << places_shift) / 64 + sums;
         let Some(described) = (blocks as usize).checked_mul(stride) else {
             return Err(ConfigError::TooLarge);
         };
@@ -263,7 +274,7 @@ impl Shape {
         if words > isize::MAX as usize / 8 {
             return Err(ConfigError::TooLarge);
         }
-        Ok(Self { slots, blocks, page, block, checksums, shared, places_shift, stride, words })
+        Ok(Self { slots, blocks, page, block, checksums, shared, places_shift, stride, sums, words })
     }
 
     /// The order of a block's frames if a frame has `frame` bytes.
@@ -278,7 +289,7 @@ impl Shape {
         1 << self.places_shift
     }
 
-    /// Bytes of an object's checksum.
+    /// Bytes of a checksum that lies behind its object.
     #[inline]
     pub(crate) const fn checksum_bytes(&self) -> usize {
         match self.checksums {
@@ -287,9 +298,37 @@ impl Shape {
         }
     }
 
-    /// The granules of an object of `len` bytes with its checksum.
+    /// The bytes of an object of `len` bytes in the pool, with the checksum that lies behind it.
     #[inline]
-    pub(crate) const fn granules(&self, len: usize) -> u32 {
-        (len + self.checksum_bytes()).div_ceil(GRANULE) as u32
+    pub(crate) const fn extent(&self, tag: Tag, len: usize) -> usize {
+        if matches!(tag.codec(), Codec::Raw) { len } else { len + self.checksum_bytes() }
+    }
+
+    /// The granules of an object of `len` bytes.
+    #[inline]
+    pub(crate) const fn granules(&self, tag: Tag, len: usize) -> u32 {
+        self.extent(tag, len).div_ceil(GRANULE) as u32
+    }
+
+    /// The bytes of an entry's object in the pool, with the checksum that lies behind it.
+    #[inline]
+    pub(crate) const fn spanned(&self, entry: Entry) -> usize {
+        let len = entry.len(self.page);
+        if entry.is_raw() { len } else { len + self.checksum_bytes() }
+    }
+
+    /// The granules that an entry's object covers.
+    #[inline]
+    pub(crate) const fn covered(&self, entry: Entry) -> u32 {
+        self.spanned(entry).div_ceil(GRANULE) as u32
+    }
+
+    /// The word of a block's descriptor where the half of a raw page's checksum is that its entry has no room for, and
+    /// by how many bits it is shifted there, if the page begins at the granule `first`. No two raw pages of a block have
+    /// the same: each covers as many granules as there are between two halves.
+    #[inline]
+    pub(crate) const fn half_sum(&self, first: u32) -> (usize, u32) {
+        let raw = first / (self.page.bytes() / GRANULE) as u32;
+        (self.stride - self.sums + raw as usize / SUMS_A_WORD, raw % SUMS_A_WORD as u32 * 16)
     }
 }

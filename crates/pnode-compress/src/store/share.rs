@@ -42,7 +42,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
             match outcome {
                 Ok(claim) => {
                     claim.into_iter().for_each(|claim| self.release(claim));
-                    let bytes = (seen.len() as u64).wrapping_neg();
+                    let bytes = (seen.len(self.page_size()) as u64).wrapping_neg();
                     self.count(self.home_of(seen), Change { bytes, shared: u64::MAX, ..Change::NONE });
                     return;
                 }

@@ -12,7 +12,7 @@ use pnode_core::sync::RawLock;
 
 use super::entry::{Entry, Kind};
 use super::error::Damage;
-use super::pool::{New, Pin};
+use super::pool::{New, Object, Pin};
 use super::shard::Growth;
 use super::worker::Worker;
 use super::{LoadError, Slot, Store};
@@ -110,7 +110,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     /// Removes a page that is a shared object, pinned here, if its entry is `named` still. Tells whether it did, and how
     /// many granules that freed.
     fn remove_named(&self, slot: u32, named: Entry, pin: Pin<'_, 'm, P>) -> Option<u32> {
-        let granules = self.pool.shape.granules(pin.entry().len());
+        let granules = self.pool.shape.covered(pin.entry());
         let removed = self.pool.replace(slot, named, New::EMPTY).is_ok();
         self.unpin(pin);
         removed.then(|| {
@@ -138,10 +138,21 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     }
 }
 
+/// What came of encoding an object again.
+enum Smaller {
+    /// This, which takes fewer granules.
+    Object(New),
+    /// Nothing that does.
+    Not,
+    /// There is no hole for it, and no block more.
+    NoRoom,
+}
+
 impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
     /// Recompresses old pages of `slots`; `page` is room for one page.
     ///
-    /// A page is replaced only if that frees memory. Recompression never takes a block more.
+    /// A page is replaced only if that frees memory, and leaves a hole for the next one. So recompression takes at most one
+    /// block more than there are, for its first page if no hole fits that, and none if the store may have no more.
     ///
     /// # Errors
     ///
@@ -172,15 +183,15 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
             };
             swept.tried += 1;
             match self.encode_smaller(how, tag, &pin, page) {
-                Ok(Some(new)) => {
-                    let saved =
-                        store.pool.shape.granules(old.len()) - store.pool.shape.granules(new.entry().len());
+                Ok(Smaller::Object(new)) => {
+                    let saved = store.pool.shape.covered(old) - store.pool.shape.covered(new.entry());
                     if store.exchange(self.home(), pin, new) {
                         swept.done += 1;
                         swept.saved_bytes += u64::from(saved) * super::entry::GRANULE as u64;
                     }
                 }
-                Ok(None) => {
+                Ok(Smaller::NoRoom) => store.unpin(pin),
+                Ok(Smaller::Not) => {
                     store.unpin(pin);
                     if let Some(now) = store.pool.entry(index).filter(|now| *now == old) {
                         store.pool.set_age(index, now, Entry::SETTLED);
@@ -202,14 +213,14 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
         tag: Tag,
         pin: &Pin<'_, 'm, P>,
         page: &mut [u8],
-    ) -> Result<Option<New>, Damage> {
+    ) -> Result<Smaller, Damage> {
         let store = self.shared();
         let (shape, old, home) = (&store.pool.shape, pin.entry(), self.home());
-        let budget = (shape.granules(old.len()) as usize - 1) * super::entry::GRANULE;
+        let budget = (shape.covered(old) as usize - 1) * super::entry::GRANULE;
         let (scratch, buffer) = self.lent();
         let room = budget.saturating_sub(shape.checksum_bytes()).min(buffer.len());
         let encoded = pin.read(|object| {
-            let bytes = store.verify(object).ok_or(Damage::Checksum)?;
+            let bytes = object.verified().ok_or(Damage::Checksum)?;
             let out = &mut buffer[..room];
             if tag.codec() != Codec::Raw {
                 let again = how.ladder.reencode(tag, bytes, how.temperature, page, out, scratch);
@@ -222,9 +233,12 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
             // The hot codec gave up on it, which says little of a colder one.
             Ok(how.ladder.encode(how.temperature, bytes, out, scratch).ok())
         });
-        let Some(object) = encoded.unwrap_or(Err(Damage::Entry))? else { return Ok(None) };
-        let (tag, len) = (object.tag(), object.len());
-        Ok(store.write(home, tag, &buffer[..len], Growth::Never, old.age()))
+        let Some(object) = encoded.unwrap_or(Err(Damage::Entry))? else { return Ok(Smaller::Not) };
+        let (tag, bytes) = (object.tag(), &buffer[..object.len()]);
+        let written = store
+            .write(home, tag, bytes, Growth::Never, old.age())
+            .or_else(|| store.write(home, tag, bytes, Growth::Fresh, old.age()));
+        Ok(written.map_or(Smaller::NoRoom, Smaller::Object))
     }
 
     /// Offers pages of `slots` that are at least `min_age` old to `sink`, encoded as they are, and removes those that it
@@ -246,7 +260,7 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
             let tag = pin.entry().tag().ok_or(Damage::Entry);
             let offered = tag.and_then(|tag| {
                 let offer =
-                    |object: &[u8]| store.verify(object).map(|bytes| sink(Slot::new(slot), tag, bytes));
+                    |object: Object<'_>| object.verified().map(|bytes| sink(Slot::new(slot), tag, bytes));
                 pin.read(offer).flatten().ok_or(Damage::Checksum)
             });
             match offered {
@@ -257,8 +271,8 @@ impl<'m, P: FrameMemory, L: RawLock> Worker<'_, 'm, P, L> {
                     }
                 }
                 Ok(WriteBack::Written) => {
-                    let bytes = u64::from(store.pool.shape.granules(pin.entry().len()))
-                        * super::entry::GRANULE as u64;
+                    let granules = store.pool.shape.covered(pin.entry());
+                    let bytes = u64::from(granules) * super::entry::GRANULE as u64;
                     if store.exchange(self.home(), pin, New::EMPTY) {
                         swept.done += 1;
                         swept.saved_bytes += bytes;

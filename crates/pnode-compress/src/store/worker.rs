@@ -4,8 +4,8 @@ use core::fmt;
 
 use pnode_core::sync::{RawLock, SpinLock, spin_loop};
 
-use super::checksum::{checksum, copy};
-use super::entry::{Entry, Inline, Kind};
+use super::checksum::checksum;
+use super::entry::{Entry, GRANULE, Inline, Kind};
 use super::error::{Damage, LoadError, StoreError};
 use super::pool::ahead::about_to_write;
 use super::pool::{New, Pin, Unpinned};
@@ -117,8 +117,9 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
         if page.len() != size.bytes() {
             return Err(wrong);
         }
-        // Without room for a raw page, one that does not compress is copied once, from where it is to the pool.
-        let room = size.bytes() - 1;
+        // What would save less than two granules is kept as it is: copied once, from where it is to the pool, and loaded
+        // by a copy.
+        let room = size.bytes() - 2 * GRANULE;
         match codec::encode(page, &mut self.buffer[..room], self.scratch) {
             Ok(object) => self.put(slot, object.tag(), &self.buffer[..object.len()]),
             Err(EncodeError::TooLarge { .. }) => self.put(slot, Tag::plain(Codec::Raw), page),
@@ -128,7 +129,8 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
 
     /// Keeps a page that was encoded elsewhere: by a device, or by this store before it was written back.
     ///
-    /// The bytes are not decoded here. If they are no encoding of a page, loading the page says so.
+    /// The bytes are not decoded here. If they are no encoding of a page, loading the page says so; but a raw page that is
+    /// not as long as a page is refused.
     ///
     /// # Errors
     ///
@@ -137,7 +139,9 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
         if slot.get() >= self.store.slots() {
             return Err(StoreError::NoSlot { slot });
         }
-        if object.is_empty() || object.len() > self.store.page_size().bytes() {
+        let page = self.store.page_size().bytes();
+        let fits = if tag.codec() == Codec::Raw { object.len() == page } else { object.len() <= page };
+        if object.is_empty() || !fits {
             return Err(StoreError::PageLength { bytes: object.len(), page: self.store.page_size() });
         }
         self.put(slot, tag, object)
@@ -210,22 +214,13 @@ impl<'s, 'm, P: FrameMemory, L: RawLock> Worker<'s, 'm, P, L> {
     ) -> Result<(), LoadError> {
         let damaged = |damage| LoadError::Damaged { slot, damage };
         let tag = pin.entry().tag().ok_or(damaged(Damage::Entry))?;
-        let len = pin.entry().len();
         let read = pin.read(|object| {
-            let (bytes, sum) = object.split_at(len);
-            // A page that is as it was is verified while it is copied.
-            if tag.codec() == Codec::Raw && !sum.is_empty() && len == page.len() {
-                return match copy(bytes, page).to_le_bytes() == sum {
-                    true => Ok(()),
-                    false => Err(damaged(Damage::Checksum)),
-                };
-            }
-            if tag.codec() == Codec::Raw && sum.is_empty() {
+            if tag.codec() == Codec::Raw {
                 about_to_write(page);
             }
             // The checksum comes second, when the bytes are in the nearest cache; the decoder takes any bytes.
-            let decoded = codec::decode(tag, bytes, page, self.scratch);
-            self.store.verify(object).ok_or(damaged(Damage::Checksum))?;
+            let decoded = codec::decode(tag, object.bytes(), page, self.scratch);
+            object.verified().ok_or(damaged(Damage::Checksum))?;
             decoded.map_err(|error| damaged(Damage::Encoding(error)))
         });
         read.unwrap_or(Err(damaged(Damage::Entry)))
@@ -279,23 +274,15 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
     /// Writes an object to the pool, ready to be put into an entry.
     pub(super) fn write(&self, home: usize, tag: Tag, bytes: &[u8], growth: Growth, age: u8) -> Option<New> {
         let shape = &self.pool.shape;
-        let mut claim = self.place(home, bytes.len(), growth)?;
-        let len = bytes.len();
-        let written = self.pool.write(&mut claim, len + shape.checksum_bytes(), |place| {
-            if len == shape.page.bytes() {
+        let claim = self.place(home, shape.granules(tag, bytes.len()), growth)?;
+        let new = self.pool.object(claim, tag, bytes.len(), age, |place| {
+            if tag.codec() == Codec::Raw {
                 about_to_write(place);
             }
-            if shape.checksums == Checksums::On {
-                let sum = copy(bytes, place);
-                place[len..].copy_from_slice(&sum.to_le_bytes());
-            } else {
-                place.copy_from_slice(bytes);
-            }
+            let sum = if shape.checksums == Checksums::On { checksum(bytes) } else { 0 };
+            place.copy_from_slice(bytes);
+            sum
         });
-        let new = match written {
-            Some(()) => self.pool.object(claim, tag, bytes.len(), age),
-            None => Err(claim),
-        };
         new.map_err(|claim| self.release(claim)).ok()
     }
 
@@ -309,15 +296,6 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         if let Unpinned::Last(claim) = pin.unpin() {
             self.release(claim);
         }
-    }
-
-    /// The encoded bytes of an object, if its checksum is right.
-    pub(super) fn verify<'b>(&self, object: &'b [u8]) -> Option<&'b [u8]> {
-        if self.pool.shape.checksums == Checksums::Off {
-            return Some(object);
-        }
-        let (bytes, sum) = object.split_last_chunk::<4>()?;
-        (u32::from_le_bytes(*sum) == checksum(bytes)).then_some(bytes)
     }
 }
 

@@ -186,8 +186,8 @@ fn a_load_sees_the_object_or_none_while_its_word_of_granules_is_freed_and_used_a
 #[test]
 fn a_page_that_is_encoded_anew_is_read_whole() {
     explore(3, || {
-        // Encoded anew it lies behind the 129 granules that it had.
-        let World { store } = World::with(CONFIG, 131);
+        // Encoded anew it lies behind the 128 granules that it had.
+        let World { store } = World::with(CONFIG, 130);
         let words: Vec<u8> = (0..PAGE as u32 / 4).flat_map(|i| (i % 7 * 0x0101).to_le_bytes()).collect();
         let (mut scratch, mut buffer) = (Box::new(Scratch::new()), vec![0; PAGE]);
         let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
@@ -254,8 +254,8 @@ fn of_a_full_block_the_shard_sees_what_was_freed_before_it_looked() {
         put(store, 1, A);
         let (mut scratch, mut buffer) = (Box::new(Scratch::new()), vec![0; PAGE]);
         let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
-        // Of 512 granules two are taken; three raw pages take 129 each, and 123 are left.
-        for (slot, len) in [(2, PAGE), (3, PAGE), (4, PAGE), (5, 123 * 32 - 4)] {
+        // Of 512 granules two are taken; three raw pages take 128 each, and 126 are left.
+        for (slot, len) in [(2, PAGE), (3, PAGE), (4, PAGE), (5, 126 * 32 - 4)] {
             let codec = if len == PAGE { Codec::Raw } else { Codec::Fast };
             worker.store_encoded(Slot::new(slot), Tag::plain(codec), &vec![0; len]).unwrap();
         }

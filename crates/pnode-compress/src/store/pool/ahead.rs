@@ -16,15 +16,15 @@ impl<P: FrameMemory> Pool<'_, P> {
         if !entry.is_object() {
             return;
         }
-        if self.shape.checksums == Checksums::Off && entry.len() == self.shape.page.bytes() {
+        if self.shape.checksums == Checksums::Off && entry.is_raw() {
             // A plain copy keeps memory as busy as can be, and is only disturbed.
             return;
         }
-        let Some((range, offset)) = self.locate(entry.place(), self.shape.granules(entry.len())) else {
+        let Some((range, offset)) = self.locate(entry.place(), self.shape.covered(entry)) else {
             return;
         };
         if let Some(base) = self.frames.address(range) {
-            prefetch(base.as_ptr().wrapping_add(offset), entry.len());
+            prefetch(base.as_ptr().wrapping_add(offset), entry.len(self.shape.page));
         }
     }
 }
