@@ -9,6 +9,7 @@ use crate::count::{CACHED, UNCLAIMED};
 use crate::geometry::{CLASSES, TOP, level_of};
 use crate::node;
 use crate::owned::Owned;
+use crate::recent::Recent;
 use crate::shelf::Shelf;
 use crate::word;
 use crate::zone::Zone;
@@ -31,17 +32,6 @@ const BATCH: [u64; UNCLAIMED as usize + 1] = [128, 128, 128, 2048];
 
 /// After a search for a word to own was in vain, so many frames come from the zone before the next.
 const WAIT: u8 = 32;
-
-/// A block that is free again, unless somebody took it since.
-#[derive(Clone, Copy)]
-struct Recent {
-    pfn: Pfn,
-    order: u8,
-}
-
-impl Recent {
-    const NONE: Self = Self { pfn: Pfn::new(0), order: 0 };
-}
 
 /// A CPU's own part of a zone, a value of the caller: one a CPU, used with preemption off or by one thread.
 ///
@@ -77,8 +67,8 @@ pub struct Cpu<'z, 'm> {
     near_order: [u8; CLASSES + 1],
     /// The node that served last, by level.
     near_node: [usize; TOP + 1],
-    /// What was freed last, by level.
-    recent: [Recent; TOP + 1],
+    /// The large block that was freed last.
+    recent: Recent,
     delta: [i64; UNCLAIMED as usize + 1],
 }
 
@@ -94,7 +84,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
             near: [usize::MAX; CLASSES + 1],
             near_order: [0; CLASSES + 1],
             near_node: [usize::MAX; TOP + 1],
-            recent: [Recent::NONE; TOP + 1],
+            recent: Recent::NONE,
             delta: [0; UNCLAIMED as usize + 1],
         }
     }
@@ -223,20 +213,29 @@ impl<'z, 'm> Cpu<'z, 'm> {
 
     #[inline(never)]
     fn free_large(&mut self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
+        if let Some(class) = self.zone.free_recent(&mut self.recent, pfn, order) {
+            self.count(class, order.frames() as i64);
+            return Ok(());
+        }
+        self.free_large_anywhere(pfn, order)
+    }
+
+    #[inline(never)]
+    fn free_large_anywhere(&mut self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
         let zone = self.zone;
         if !zone.covers(pfn, order) || !pfn.is_aligned(order) {
             return self.free_otherwise(pfn, order);
         }
         let level = level_of(order.get());
         let index = zone.index(level, pfn.get());
-        let Some(class) = zone.free_in_node(level, index, pfn, order.get()) else {
+        let Some(freed) = zone.free_in_node(level, index, pfn, order.get()) else {
             return self.free_otherwise(pfn, order);
         };
-        self.count(class, order.frames() as i64);
+        self.count(freed.0, order.frames() as i64);
         if self.near_node[level] != index {
             self.near_node[level] = usize::MAX;
         }
-        self.recent[level] = Recent { pfn, order: order.get() };
+        self.recent = zone.remember(pfn, order, index, freed);
         Ok(())
     }
 
@@ -398,17 +397,12 @@ impl<'z, 'm> Cpu<'z, 'm> {
         Ok(pfn)
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn alloc_large(&mut self, order: Order, migrate: MigrateType) -> Result<Pfn, FrameError> {
-        let zone = self.zone;
-        let level = level_of(order.get());
-        let recent = core::mem::replace(&mut self.recent[level], Recent::NONE);
-        if recent.order == order.get() {
-            if let Some(class) = zone.claim_again(level, recent.pfn, order.get(), migrate as u8) {
-                zone.admit(recent.pfn, order)?;
-                self.count(class, -(order.frames() as i64));
-                return Ok(recent.pfn);
-            }
+        if let Some((pfn, class)) = self.zone.claim_recent(&mut self.recent, order, migrate as u8) {
+            self.zone.admit(pfn, order)?;
+            self.count(class, -(order.frames() as i64));
+            return Ok(pfn);
         }
         self.alloc_large_anywhere(order, migrate)
     }

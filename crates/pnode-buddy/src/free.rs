@@ -37,7 +37,7 @@ impl Zone<'_> {
             })
         } else if self.covers(pfn, order) && pfn.is_aligned(order) {
             let level = level_of(order.get());
-            self.free_in_node(level, self.index(level, pfn.get()), pfn, order.get())
+            self.free_in_node(level, self.index(level, pfn.get()), pfn, order.get()).map(|(class, _)| class)
         } else {
             None
         };
@@ -108,10 +108,10 @@ impl Zone<'_> {
         self.raise(1, area, child, promised, merged + 1);
     }
 
-    /// Frees a block of at least the order of a word in its node; whose count it enters, or `None` if the node does not
-    /// hold that block.
+    /// Frees a block of at least the order of a word in its node; whose count it enters and what the node is now, or
+    /// `None` if the node does not hold that block.
     #[inline(always)]
-    pub(crate) fn free_in_node(&self, level: usize, index: usize, pfn: Pfn, order: u8) -> Option<u8> {
+    pub(crate) fn free_in_node(&self, level: usize, index: usize, pfn: Pfn, order: u8) -> Option<(u8, u64)> {
         let at = self.node(level, index);
         let child = self.child_of(level, pfn.get());
         let run = order - child_order(level);
@@ -128,7 +128,7 @@ impl Zone<'_> {
                     if node::advertised(value) != advert::EMPTY {
                         self.rose(level, index, node::advertised(value), new);
                     }
-                    return Some(if level == 1 { node::class(value) } else { UNCLAIMED });
+                    return Some((if level == 1 { node::class(value) } else { UNCLAIMED }, new));
                 }
                 Err(now) => value = now,
             }

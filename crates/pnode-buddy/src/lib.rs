@@ -41,7 +41,7 @@
 //! speaks of. Therefore a search that finds no promise knows, after a few loads, that nothing was free from its
 //! beginning to its end. While something moves, the search knows that too (a gate counts moves, dead children show)
 //! and looks again; if the mover's CPU stands still, the answer is [`FrameError::Contended`], never a false
-//! "exhausted". The module docs of `hint`, `gate` and `collect` have the proofs; `tests/loom.rs` checks them.
+//! "exhausted". The module docs of `hint`, `gate` and `collect` have the proofs; `tests/loom` checks them.
 //!
 //! Among the areas that promise enough, the one that promises least is used first, the lowest of them, and inside it
 //! the smallest sufficient hole: whole areas stay whole (address-ordered best fit; see the measurements in
@@ -129,6 +129,7 @@ mod map;
 mod metadata;
 mod node;
 mod owned;
+mod recent;
 mod recover;
 mod run;
 mod search;

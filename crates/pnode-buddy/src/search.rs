@@ -277,28 +277,6 @@ impl Zone<'_> {
         None
     }
 
-    /// The block of `order` at `pfn`, which the caller freed not long ago, if it is free still, in a node of `class` if that
-    /// is an area; the class whose count it leaves.
-    #[inline]
-    pub(crate) fn claim_again(&self, level: usize, pfn: Pfn, order: u8, class: u8) -> Option<u8> {
-        let at = self.node(level, self.index(level, pfn.get()));
-        let child = self.child_of(level, pfn.get());
-        let run = order - child_order(level);
-        let mask = node::run_mask(child, run);
-        let mut value = at.load(Relaxed);
-        loop {
-            let suits = value & node::ISOLATED == 0 && (level > 1 || node::class(value) == class);
-            if value == node::DEAD || node::free(value) & mask != mask || !suits {
-                return None;
-            }
-            // Acquire pairs with the Release of the frees.
-            match at.compare_exchange_weak(value, node::with_block(value, child, run), Acquire, Relaxed) {
-                Ok(_) => return Some(if level == 1 { class } else { UNCLAIMED }),
-                Err(now) => value = now,
-            }
-        }
-    }
-
     /// A dead area that is the caller's (B2), inside a gate section that the caller leaves.
     pub(crate) fn claim_split(&self, level: usize, busy: &mut bool) -> Option<u64> {
         self.claim_for(level, child_order(level), Purpose::Split, busy)

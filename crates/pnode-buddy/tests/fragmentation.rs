@@ -9,8 +9,10 @@ use pnode_buddy::{Cpu, Keep, Zone};
 use pnode_core::{MigrateType, Order, Pfn};
 
 const ZERO: Order = Order::ZERO;
-/// What the mixed trace leaves whole at least, in hundredths of what there could be.
-const LEAST: u64 = 38;
+/// What the mixed trace leaves whole at least, in hundredths of what there could be: 38 for these seeds and for two hundred.
+/// Eight seeds differ from the next eight by a fifth.
+const LEAST: u64 = 36;
+const SEEDS: u64 = 48;
 const MOVABLE: MigrateType = MigrateType::Movable;
 
 /// Areas that can be had as blocks of order 9, all at once.
@@ -93,7 +95,7 @@ fn churn(seed: u64) -> (u64, u64) {
 
 #[test]
 fn mixed_churn_leaves_areas_whole() {
-    let results: Vec<_> = (1..=8).map(churn).collect();
+    let results: Vec<_> = (1..=SEEDS).map(churn).collect();
     let (got, ideal) = results.iter().fold((0, 0), |sum, found| (sum.0 + found.0, sum.1 + found.1));
     println!("whole areas of as many as there could be: {results:?}, together {got} of {ideal}");
     assert!(got * 100 >= ideal * LEAST, "{got} of {ideal}");

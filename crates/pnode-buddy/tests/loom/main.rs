@@ -5,6 +5,8 @@
 //! "more is free than the hints say"). `LOOM_MAX_PREEMPTIONS` (default 2) explores further.
 #![cfg(loom)]
 
+mod cpu;
+
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
@@ -194,48 +196,6 @@ fn frames_hand_over_what_was_written() {
     }
 }
 
-/// A free of a frame in an owned word races with the owner giving the word up.
-#[test]
-fn a_remote_free_reaches_the_owner_or_the_word() {
-    model(|| {
-        let zone = zone(64, 32);
-        let mut cpu = Cpu::new(&zone, Keep::Frames);
-        let frames = [(); 2].map(|()| cpu.alloc(Order::ZERO, MOVABLE).unwrap());
-        let other = Arc::clone(&zone);
-        let peer = thread::spawn(move || {
-            other.free(frames[0], Order::ZERO).unwrap();
-            other.free(frames[0], Order::ZERO).unwrap_err();
-        });
-        cpu.free(frames[1], Order::ZERO).unwrap();
-        cpu.drain();
-        drop(cpu);
-        peer.join().unwrap();
-        let stats = zone.audit().unwrap();
-        assert_eq!(stats.free_frames, 32);
-    });
-}
-
-/// Two CPUs own words at the same time: never the same one, and a free in between lands once.
-#[test]
-fn a_word_has_one_owner() {
-    model(|| {
-        let zone = zone(64, 32);
-        let frame = alloc(&zone, 0).unwrap();
-        let other = Arc::clone(&zone);
-        let peer = thread::spawn(move || {
-            let mut cpu = Cpu::new(&other, Keep::Frames);
-            let got = cpu.alloc(Order::ZERO, MOVABLE).unwrap();
-            cpu.drain();
-            got
-        });
-        zone.free(frame, Order::ZERO).unwrap();
-        let got = peer.join().unwrap();
-        zone.free(got, Order::ZERO).unwrap();
-        let stats = zone.audit().unwrap();
-        assert_eq!(stats.free_frames, 32);
-    });
-}
-
 /// Two CPUs need a new area at the same time: the zone has two, each may get its own or share one.
 #[test]
 fn an_area_comes_down_once() {
@@ -312,111 +272,6 @@ fn isolation_is_a_line_in_time() {
         assert!(got.is_none() || used == 1, "a frame was handed out behind a finished isolation");
         assert!(alloc(&zone, 0).is_none());
         zone.audit().unwrap();
-    });
-}
-
-/// The same for a CPU that takes a word of its own: what it keeps is in the books, too, or given back.
-#[test]
-fn isolation_is_a_line_in_time_for_owners() {
-    model(|| {
-        let zone = zone(64, 32);
-        let other = Arc::clone(&zone);
-        let peer = thread::spawn(move || {
-            let mut cpu = Cpu::new(&other, Keep::Frames);
-            let got = cpu.alloc(Order::ZERO, MOVABLE).is_ok();
-            cpu.drain();
-            got
-        });
-        zone.isolate();
-        let used = zone.used_frames();
-        let got = peer.join().unwrap();
-        assert!(!got || used > 0, "a frame was handed out behind a finished isolation");
-        assert_eq!(zone.used_frames(), u64::from(got));
-        zone.audit().unwrap();
-    });
-}
-
-/// A zone that is large enough for shelves, with one word of free frames, of which all but `left` are taken.
-fn nearly_full(left: u32) -> Arc<Zone<'static>> {
-    let zone = zone(1024, 1024);
-    for size in [9, 8, 7, 6, 5] {
-        alloc(&zone, size).unwrap();
-    }
-    for _ in left..32 {
-        alloc(&zone, 0).unwrap();
-    }
-    zone
-}
-
-/// A block goes onto a shelf, or another CPU frees it: one of the two is refused, and nothing is lost.
-#[test]
-fn a_block_goes_onto_one_shelf_or_back() {
-    model(|| {
-        let zone = nearly_full(2);
-        let block = alloc(&zone, 0).unwrap();
-        let other = Arc::clone(&zone);
-        let peer = thread::spawn(move || {
-            let mut cpu = Cpu::new(&other, Keep::Frames);
-            cpu.free(block, Order::ZERO).is_ok()
-        });
-        let mut cpu = Cpu::new(&zone, Keep::Frames);
-        let mine = cpu.free(block, Order::ZERO).is_ok();
-        let theirs = peer.join().unwrap();
-        assert!(mine ^ theirs);
-        drop(cpu);
-        assert_eq!(zone.audit().unwrap().free_frames, 2);
-    });
-}
-
-/// What leaves a shelf for the zone is found by a search that was disappointed meanwhile, or by the next.
-#[test]
-fn a_cleared_shelf_is_not_lost_to_a_disappointed_search() {
-    model(|| {
-        let zone = nearly_full(1);
-        let block = alloc(&zone, 0).unwrap();
-        let mut cpu = Cpu::new(&zone, Keep::Frames);
-        cpu.free(block, Order::ZERO).unwrap();
-        let other = Arc::clone(&zone);
-        let peer = thread::spawn(move || alloc(&other, 0));
-        cpu.drain();
-        drop(cpu);
-        let found = peer.join().unwrap();
-        zone.audit().unwrap();
-        let again = alloc(&zone, 0);
-        assert!(found.is_some() ^ again.is_some());
-    });
-}
-
-/// A block is taken from a shelf while its neighbour in the word is freed and taken; who gets it after a drain sees what
-/// its last user wrote.
-#[test]
-fn a_shelf_hands_over_what_was_written() {
-    explore_hand_over(2, || {
-        let zone = nearly_full(2);
-        let frames = fill(&zone, 0);
-        let cell = Arc::new(UnsafeCell::new(0));
-        let mut cpu = Cpu::new(&zone, Keep::Frames);
-        cpu.free(frames[0], Order::ZERO).unwrap();
-        let (other, theirs, shelved) = (Arc::clone(&zone), Arc::clone(&cell), frames[0]);
-        let neighbour = frames[1];
-        let peer = thread::spawn(move || {
-            other.free(neighbour, Order::ZERO).unwrap();
-            while let Ok(pfn) = other.alloc(Order::ZERO, MOVABLE) {
-                if pfn == shelved {
-                    // SAFETY: the frame is ours; loom reports the race if it is not.
-                    theirs.with_mut(|value| unsafe { *value += 1 });
-                }
-            }
-        });
-        let again = cpu.alloc(Order::ZERO, MOVABLE).unwrap();
-        if again == shelved {
-            // SAFETY: as above.
-            cell.with_mut(|value| unsafe { *value += 1 });
-        }
-        cpu.free(again, Order::ZERO).unwrap();
-        cpu.drain();
-        drop(cpu);
-        peer.join().unwrap();
     });
 }
 
@@ -501,48 +356,6 @@ fn a_returned_frame_is_not_lost_to_a_disappointed_search() {
     });
 }
 
-/// An owner goes on to its spare word while another CPU frees a frame of the one that it gives up: once, and for good.
-#[test]
-fn a_remote_free_is_not_lost_when_the_owner_goes_on() {
-    model(|| {
-        let zone = zone(64, 64);
-        let mut cpu = Cpu::new(&zone, Keep::Frames);
-        let frames = [(); 32].map(|()| cpu.alloc(Order::ZERO, MOVABLE).unwrap());
-        let other = Arc::clone(&zone);
-        let peer = thread::spawn(move || {
-            other.free(frames[0], Order::ZERO).unwrap();
-            other.free(frames[0], Order::ZERO).is_err()
-        });
-        let next = cpu.alloc(Order::ZERO, MOVABLE).unwrap();
-        let refused = peer.join().unwrap();
-        // The owner may have handed the frame out again between the two.
-        assert!(refused || next == frames[0]);
-        cpu.drain();
-        drop(cpu);
-        let stats = zone.audit().unwrap();
-        assert_eq!(stats.free_frames, if refused { 32 } else { 33 });
-    });
-}
-
-/// A spare word is given back while another CPU looks for a whole one.
-#[test]
-fn a_spare_word_is_given_back_whole() {
-    model(|| {
-        let zone = zone(64, 64);
-        let mut cpu = Cpu::new(&zone, Keep::Frames);
-        cpu.alloc(Order::ZERO, MOVABLE).unwrap();
-        assert_eq!(cpu.cached_frames(), 63);
-        let other = Arc::clone(&zone);
-        let peer = thread::spawn(move || alloc(&other, 5));
-        cpu.drain();
-        drop(cpu);
-        let found = peer.join().unwrap();
-        let stats = zone.audit().unwrap();
-        assert_eq!(stats.free_frames, if found.is_some() { 31 } else { 63 });
-        assert!(found.is_some() ^ alloc(&zone, 5).is_some());
-    });
-}
-
 /// A bulk free into a full word races with a search that lowers its hint; a bulk allocation takes what is left, once.
 #[test]
 fn bulk_calls_neither_lose_nor_double_a_frame() {
@@ -565,6 +378,10 @@ fn bulk_calls_neither_lose_nor_double_a_frame() {
 struct Contents(Vec<UnsafeCell<u32>>, u64);
 
 impl Contents {
+    fn of(blocks: usize, frames: u64) -> Self {
+        Self((0..blocks).map(|_| UnsafeCell::new(0)).collect(), frames)
+    }
+
     fn touch(&self, zone: &Zone<'_>, pfn: Pfn) {
         // SAFETY: the block is ours; loom reports the race if it is not.
         let cell = &self.0[((pfn.get() - zone.span().start().get()) / self.1) as usize];
@@ -614,7 +431,7 @@ fn blocks_hand_over_what_was_written_whichever_way_they_go() {
     }) {
         explore_hand_over(2, move || {
             let zone = zone(4 << size, 4 << size);
-            let contents = Arc::new(Contents((0..4).map(|_| UnsafeCell::new(0)).collect(), 1 << size));
+            let contents = Arc::new(Contents::of(4, 1 << size));
             let taken = [(); 3].map(|()| alloc(&zone, size).unwrap());
             let (other, theirs) = (Arc::clone(&zone), Arc::clone(&contents));
             let peer = thread::spawn(move || {
