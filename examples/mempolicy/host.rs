@@ -13,7 +13,7 @@ use pnode::core::{
     Watermarks,
 };
 use pnode::user::MachineFile;
-use pnode::user::backing::Backing;
+use pnode::user::backing::{Backing, Memory};
 
 use crate::cli::say;
 
@@ -43,7 +43,8 @@ pub(crate) fn with<R>(
     for (id, (_, spec)) in ids.iter().zip(file.nodes()) {
         let first = Pfn::new((id.index() as u64) << STRIDE_SHIFT);
         zones.push(spec.zones_at(first).map_err(say)?.into_iter().rev().collect::<Vec<_>>());
-        memory.push(Backing::new(spec.span(), PageSize::KIB4).map_err(say)?);
+        let made_of = file.memory(*id).unwrap_or(&Memory::File);
+        memory.push(Backing::made_of(made_of, spec.span(), PageSize::KIB4).map_err(say)?);
     }
     let table: Vec<u8> =
         ids.iter().flat_map(|from| ids.iter().map(move |to| file.distance(*from, *to))).collect();

@@ -152,9 +152,15 @@ impl Reservation {
 
     /// Maps the whole of a memory file, shared, for reading and writing.
     pub(crate) fn of_file(file: BorrowedFd<'_>, bytes: usize) -> Result<Self, SysError> {
-        let rights = Rights::ReadWrite.bits();
+        Self::of_part(file, 0, bytes)
+    }
+
+    /// Maps a part of a file as [`Reservation::of_file`] does.
+    pub(crate) fn of_part(file: BorrowedFd<'_>, offset: usize, bytes: usize) -> Result<Self, SysError> {
+        let (rights, offset) = (Rights::ReadWrite.bits(), offset as i64);
+        let address = core::ptr::null_mut();
         // SAFETY: a new mapping at an address of the kernel's choice disturbs no other.
-        let start = unsafe { c::mmap(core::ptr::null_mut(), bytes, rights, MAP_SHARED, file.as_raw_fd(), 0) };
+        let start = unsafe { c::mmap(address, bytes, rights, MAP_SHARED, file.as_raw_fd(), offset) };
         if start as isize == -1 {
             return Err(SysError::last("mmap"));
         }
@@ -218,11 +224,36 @@ impl Reservation {
         if result == 0 { Ok(()) } else { Err(SysError::last("madvise")) }
     }
 
-    /// Takes the memory out of the file that is mapped here; it reads as zeroes from then on.
-    pub(crate) fn remove(&self) {
+    /// Takes the memory out of the file that is mapped here; it reads as zeroes from then on. False if the file keeps it.
+    pub(crate) fn remove(&self) -> bool {
         const MADV_REMOVE: c_int = 9;
         // SAFETY: by M1 the addresses are ours, and no reference into them exists as in `map_file`.
-        unsafe { c::madvise(self.start as *mut c_void, self.bytes, MADV_REMOVE) };
+        let result = unsafe { c::madvise(self.start as *mut c_void, self.bytes, MADV_REMOVE) };
+        result == 0
+    }
+
+    /// Asks for huge pages behind what is mapped here.
+    pub(crate) fn prefer_huge_pages(&self) -> Result<(), SysError> {
+        const MADV_HUGEPAGE: c_int = 14;
+        // SAFETY: by M1 the addresses are ours, and the advice changes no byte.
+        let result = unsafe { c::madvise(self.start as *mut c_void, self.bytes, MADV_HUGEPAGE) };
+        if result == 0 { Ok(()) } else { Err(SysError::last("madvise")) }
+    }
+
+    /// Lets the memory file that is mapped here have pages of this node of the machine only, whoever touches them.
+    pub(crate) fn bind(&self, node: u16) -> Result<(), SysError> {
+        const MPOL_BIND: c_long = 2;
+        const NODES: usize = 1 << 16;
+        let mut mask = vec![0u64; NODES / 64];
+        mask[usize::from(node) / 64] |= 1 << (node % 64);
+        let words = usize::from(node) / 64 + 1;
+        // The kernel reads one bit less than it is told of.
+        let bits = words * 64 + 1;
+        // SAFETY: the mask has the bits that the kernel reads, and outlives the call, which changes no byte of memory.
+        let result = unsafe {
+            c::syscall(number::MBIND, self.start, self.bytes, MPOL_BIND, mask.as_ptr(), bits, 0 as c_long)
+        };
+        if result == 0 { Ok(()) } else { Err(SysError::last("mbind")) }
     }
 
     /// Changes the rights of what is mapped at `offset`. Atomic as [`Reservation::map_file`].
@@ -241,20 +272,51 @@ impl Drop for Reservation {
     }
 }
 
+/// Where the pages of a memory file come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pool {
+    /// From all of memory.
+    Pages,
+    /// From the pool of huge pages.
+    Huge,
+}
+
 /// A file that lives in memory only, `bytes` long and full of zeroes.
-pub(crate) fn memory_file(bytes: u64) -> Result<OwnedFd, SysError> {
+pub(crate) fn memory_file(bytes: u64, pool: Pool) -> Result<OwnedFd, SysError> {
     const MFD_CLOEXEC: u32 = 1;
+    const MFD_HUGETLB: u32 = 4;
+    let flags = match pool {
+        Pool::Pages => MFD_CLOEXEC,
+        Pool::Huge => MFD_CLOEXEC | MFD_HUGETLB,
+    };
     const EFBIG: i32 = 27;
     // A file that grows beyond the process's limit ends the process by a signal, so the limit is looked at first.
     if bytes > file_size_limit() {
         return Err(SysError { call: "ftruncate", errno: EFBIG });
     }
     // SAFETY: the name is a C string with static lifetime.
-    let fd = unsafe { c::memfd_create(c"pnode".as_ptr(), MFD_CLOEXEC) };
+    let fd = unsafe { c::memfd_create(c"pnode".as_ptr(), flags) };
     let file = File::from(owned(fd, "memfd_create")?);
     file.set_len(bytes)
         .map_err(|error| SysError { call: "ftruncate", errno: error.raw_os_error().unwrap_or(0) })?;
     Ok(file.into())
+}
+
+/// The size of the huge pages of the kernel's pool, in bytes.
+pub(crate) fn huge_page_bytes() -> u64 {
+    let read = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = read.lines().find_map(|line| line.strip_prefix("Hugepagesize:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.filter(|kib| *kib > 0).map_or(2 << 20, |kib| kib << 10)
+}
+
+/// Whether the kernel has huge pages for memory files that ask for them.
+pub(crate) fn memory_files_have_huge_pages() -> bool {
+    let path = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    // The word in brackets is the one that holds.
+    std::fs::read_to_string(path).is_ok_and(|text| {
+        ["[always]", "[within_size]", "[advise]", "[force]"].iter().any(|word| text.contains(word))
+    })
 }
 
 /// The largest file that the process may write, in bytes.
@@ -300,12 +362,23 @@ pub(crate) enum FaultScope {
     UserAndKernel,
 }
 
+/// The numbers of system calls that the C library has no names for.
+mod number {
+    use super::c_long;
+
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const USERFAULTFD: c_long = 323;
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const MBIND: c_long = 237;
+    // Those of the newer machines are the same on all of them.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(super) const USERFAULTFD: c_long = 282;
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(super) const MBIND: c_long = 235;
+}
+
 /// Opens a userfaultfd.
 pub(crate) fn userfaultfd(scope: FaultScope) -> Result<OwnedFd, SysError> {
-    #[cfg(target_arch = "x86_64")]
-    const NUMBER: c_long = 323;
-    #[cfg(not(target_arch = "x86_64"))]
-    const NUMBER: c_long = 282;
     const O_CLOEXEC_NONBLOCK: c_long = 0o2000000 | 0o4000;
     const UFFD_USER_MODE_ONLY: c_long = 1;
     let flags = match scope {
@@ -313,7 +386,7 @@ pub(crate) fn userfaultfd(scope: FaultScope) -> Result<OwnedFd, SysError> {
         FaultScope::UserAndKernel => O_CLOEXEC_NONBLOCK,
     };
     // SAFETY: no pointers.
-    let fd = unsafe { c::syscall(NUMBER, flags) };
+    let fd = unsafe { c::syscall(number::USERFAULTFD, flags) };
     owned(fd as RawFd, "userfaultfd")
 }
 
@@ -376,7 +449,7 @@ mod tests {
     #[test]
     fn a_memory_file_is_seen_through_every_mapping() {
         let page = page_bytes();
-        let file = memory_file(4 * page as u64).unwrap();
+        let file = memory_file(4 * page as u64, Pool::Pages).unwrap();
         use std::os::fd::AsFd;
         let all = Reservation::of_file(file.as_fd(), 4 * page).unwrap();
         let window = Reservation::new(2 * page).unwrap();

@@ -29,7 +29,7 @@ use std::sync::{Arc, Weak};
 use pnode_compress::cram;
 use pnode_core::policy::PlaceError;
 use pnode_core::sync::{AtomicUsize, Ordering};
-use pnode_core::{AllocError, Denied};
+use pnode_core::{AllocError, Denied, NodeId};
 
 use crate::sys::{FaultScope, SysError};
 
@@ -94,6 +94,11 @@ pub enum FaultError {
     Stored(cram::FaultError),
     /// The kernel refused a mapping.
     Kernel(SysError),
+    /// Single frames of the node cannot be mapped.
+    WholeOnly {
+        /// The node.
+        node: NodeId,
+    },
     /// Nothing is mapped at this address of the program: it was unmapped, or never mapped.
     NotMapped,
 }
@@ -108,6 +113,9 @@ impl fmt::Display for FaultError {
             Self::Stored(error) => error.fmt(f),
             Self::Kernel(error) => {
                 write!(f, "the kernel refused a mapping ({error}); raise the limit it names")
+            }
+            Self::WholeOnly { node } => {
+                write!(f, "single frames of {node:?} cannot be mapped; move the page elsewhere")
             }
             Self::NotMapped => f.write_str("nothing is mapped at this address; map it first"),
         }

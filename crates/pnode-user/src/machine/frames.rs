@@ -181,7 +181,7 @@ impl Region {
     ) -> Option<Pfn> {
         // Relaxed: a hint that orders nothing.
         let discouraged = self.discouraged.load(Ordering::Relaxed);
-        if !self.view.can_lay() {
+        if !self.view.can_lay() || !site.backing.can_be_laid() {
             return None;
         }
         if discouraged > 0 {

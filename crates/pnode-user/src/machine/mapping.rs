@@ -161,6 +161,9 @@ impl Mapping {
     ///
     /// As [`Mapping::migrate`].
     pub fn migrate_with(&self, page: usize, grant: &MachineGrant<'_>) -> Result<(), FaultError> {
+        if !grant.machine.shows_frames(grant.node()) {
+            return Err(FaultError::WholeOnly { node: grant.node() });
+        }
         self.region.relocate(page, grant.node(), || grant.grant.alloc(Request::page()))
     }
 }
@@ -192,6 +195,11 @@ pub enum MapError {
     },
     /// The node did not consent.
     Denied(Denied),
+    /// Single frames of the node cannot be mapped.
+    WholeOnly {
+        /// The node.
+        node: NodeId,
+    },
     /// The kernel gave no addresses.
     Kernel(SysError),
 }
@@ -202,6 +210,9 @@ impl fmt::Display for MapError {
             Self::Empty => f.write_str("a mapping has at least one page"),
             Self::Unknown { node } => write!(f, "the machine has no {node:?}"),
             Self::Denied(denied) => denied.fmt(f),
+            Self::WholeOnly { node } => {
+                write!(f, "single frames of {node:?} cannot be mapped; take blocks of it, or a heap")
+            }
             Self::Kernel(error) => {
                 write!(f, "the kernel gave no addresses ({error}); map less, or raise the limit")
             }
@@ -235,6 +246,9 @@ impl Machine {
         let node = placement.node();
         let site = self.shared.site(node).ok_or(MapError::Unknown { node })?;
         site.check(placement).map_err(MapError::Denied)?;
+        if !site.backing.shows_frames() {
+            return Err(MapError::WholeOnly { node });
+        }
         let view = View::new(&self.shared.faults, pages, self.shared.page).map_err(MapError::Kernel)?;
         let region = Region::new(&self.shared, view, placement, site.life(), None);
         fault::attach(&region);

@@ -62,6 +62,7 @@ use pnode_core::{
 };
 
 use crate::arena::Arena;
+use crate::backing::Memory;
 use crate::fault::Backend;
 use region::Region;
 use site::Site;
@@ -266,6 +267,11 @@ impl Machine {
         self.shared.site(node).map_or(0, Site::free_frames)
     }
 
+    /// Whether single frames of `node` can be mapped; see [`Builder::node_of`].
+    pub fn shows_frames(&self, node: NodeId) -> bool {
+        self.shared.site(node).is_some_and(|site| site.backing.shows_frames())
+    }
+
     /// Frames of `node`, free or not; holes have none.
     pub fn frames(&self, node: NodeId) -> u64 {
         self.shared.site(node).map_or(0, Site::memory)
@@ -359,7 +365,7 @@ impl Shared {
         faults: Arc<Backend>,
         fault_around: usize,
         swap: Option<Swap>,
-        specs: &[NodeSpec],
+        specs: &[(NodeSpec, Memory)],
         services: &service::Services,
         distances: Option<Vec<u8>>,
     ) -> Result<Self, BuildError> {
@@ -370,7 +376,7 @@ impl Shared {
             Some(table) => Distances::from_table(count, keep(&arena, table)),
         }
         .map_err(BuildError::Distances)?;
-        let zones = specs.iter().map(|spec| spec.zones().count()).sum();
+        let zones = specs.iter().map(|(spec, _)| spec.zones().count()).sum();
         let storage = keep(&arena, BoxedStorage::new(count, zones).map_err(BuildError::Storage)?);
         // Machines follow one another on the same memory, and a caller may keep blocks of one that is gone.
         let mark = RandomState::new().build_hasher().finish();
@@ -379,7 +385,7 @@ impl Shared {
         let watch = Arc::<Watch>::default();
         let turn = &*keep(&arena, Mutex::new(()));
         let mut sites = Vec::new();
-        for (index, spec) in specs.iter().enumerate() {
+        for (index, (spec, memory)) in specs.iter().enumerate() {
             let at @ (node, frames) = spec::frames_of(index, spec.span())?;
             let mut zones = Vec::new();
             let shaped = spec.zones_at(frames.start());
@@ -391,7 +397,8 @@ impl Shared {
                 let ops: &'static service::Ops = keep(&arena, Arc::clone(ops));
                 &*keep(&arena, Service::new(&**ops))
             });
-            sites.push(Site::new(page, at, zones, nodes, turn, spec, service)?);
+            let backing = spec.backing(node, memory, page)?;
+            sites.push(Site::new(backing, at, zones, nodes, turn, spec, service)?);
         }
         // INVARIANT: S1: `_arena` is the last field, and the other two are private and lend no `'static` reference.
         Ok(Self {

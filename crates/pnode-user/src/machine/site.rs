@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pnode_core::sync::{AtomicU32, Ordering};
 use pnode_core::{
     Denied, Features, FrameRange, Grant, MemoryClass, NodeHandle, NodeId, OfflineError, OnlineError, Owner,
-    PageSize, Private, Reason, Service, Stale, UnregisterError, Watermarks,
+    Private, Reason, Service, Stale, UnregisterError, Watermarks,
 };
 
 use super::compressed::Compressed;
@@ -79,7 +79,7 @@ impl Holder {
 
 impl Site {
     pub(super) fn new(
-        page: PageSize,
+        backing: Backing,
         (node, frames): (NodeId, FrameRange),
         zones: Vec<&'static Zone>,
         nodes: &'static Registry,
@@ -87,8 +87,6 @@ impl Site {
         spec: &NodeSpec,
         service: Option<&'static Service<'static>>,
     ) -> Result<Self, BuildError> {
-        let backing =
-            Backing::new(frames.frames(), page).map_err(|error| BuildError::Memory { node, error })?;
         let features = match spec.kind {
             Kind::Ordinary => Features::NONE,
             Kind::Private(features) | Kind::Compressed { features, .. } => features,
@@ -120,7 +118,8 @@ impl Site {
         self.bring_online().map_err(BuildError::Online)?;
         if self.watch().fails(Point::Plug) {
             const EIO: i32 = 5;
-            return Err(BuildError::Memory { node, error: SysError { call: "plug", errno: EIO } });
+            let error = SysError { call: "plug", errno: EIO };
+            return Err(BuildError::Memory { node, error: error.into() });
         }
         if let Some(service) = self.served.service {
             if let Holder::Private(owner) = &*self.holder.read().unwrap_or_else(PoisonError::into_inner) {

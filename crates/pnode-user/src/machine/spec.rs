@@ -15,6 +15,7 @@ use super::shape::{Shape, ShapeError};
 use super::swap::Swap;
 use super::watch::On;
 use super::{Machine, Shared};
+use crate::backing::{Backing, Memory, MemoryError};
 use crate::fault::{Backend, BackendError, Choice};
 use crate::sys::SysError;
 
@@ -131,7 +132,7 @@ impl NodeSpec {
 /// What a machine is to be; see [`Machine::builder`].
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
-    nodes: Vec<NodeSpec>,
+    nodes: Vec<(NodeSpec, Memory)>,
     distances: Option<Vec<u8>>,
     faults: Option<Choice>,
     mappings: Option<usize>,
@@ -149,8 +150,17 @@ pub(super) const MAX_NODES: usize = 64;
 impl Builder {
     /// Adds a node; ids count from 0 in the order of the calls.
     #[must_use]
-    pub fn node(mut self, spec: NodeSpec) -> Self {
-        self.nodes.push(spec);
+    pub fn node(self, spec: NodeSpec) -> Self {
+        self.node_of(spec, Memory::File)
+    }
+
+    /// Adds a node as [`Builder::node`] does, whose memory is `memory`.
+    ///
+    /// Of memory whose single frames cannot be mapped ([`Memory::HugeTlb`], most devices) are private nodes with every door
+    /// shut: nobody's pages come there, and their drivers use blocks ([`Machine::owner_grant`]) and heaps.
+    #[must_use]
+    pub fn node_of(mut self, spec: NodeSpec, memory: Memory) -> Self {
+        self.nodes.push((spec, memory));
         self
     }
 
@@ -225,11 +235,11 @@ impl Builder {
         if !around.is_power_of_two() || around > 512 {
             return Err(BuildError::FaultAround { pages: around });
         }
-        for (index, spec) in self.nodes.iter().enumerate() {
+        for (index, (spec, _)) in self.nodes.iter().enumerate() {
             spec.check(index)?;
         }
         let serves = |number: u16| {
-            self.nodes.get(usize::from(number)).is_some_and(|spec| matches!(spec.kind, Kind::Private(_)))
+            self.nodes.get(usize::from(number)).is_some_and(|(spec, _)| matches!(spec.kind, Kind::Private(_)))
         };
         if let Some((number, _)) = self.services.0.iter().find(|(number, _)| !serves(*number)) {
             return Err(BuildError::NotServed { number: *number });
@@ -259,6 +269,19 @@ impl Builder {
 }
 
 impl NodeSpec {
+    /// Memory for node `node`.
+    pub(super) fn backing(
+        &self,
+        node: NodeId,
+        memory: &Memory,
+        page: PageSize,
+    ) -> Result<Backing, BuildError> {
+        let backing = Backing::made_of(memory, self.span(), page);
+        let backing = backing.map_err(|error| BuildError::Memory { node, error })?;
+        let is_shut = matches!(self.kind, Kind::Private(Features::NONE));
+        if backing.shows_frames() || is_shut { Ok(backing) } else { Err(BuildError::WholeOnly { node }) }
+    }
+
     /// Whether its marks, holes and zones suit it, which is node number `index`.
     fn check(&self, index: usize) -> Result<(), BuildError> {
         let (marks, frames) = (self.marks, self.frames());
@@ -345,12 +368,17 @@ pub enum BuildError {
         /// The size in bytes.
         bytes: usize,
     },
-    /// The kernel gave no memory for a node.
+    /// There is no such memory for a node.
     Memory {
         /// The node.
         node: NodeId,
-        /// What it said.
-        error: SysError,
+        /// Why.
+        error: MemoryError,
+    },
+    /// Single frames of this memory cannot be mapped, so that only private nodes with every door shut have it.
+    WholeOnly {
+        /// The node.
+        node: NodeId,
     },
     /// The distances are no table of distances.
     Distances(DistanceError),
@@ -399,9 +427,11 @@ impl fmt::Display for BuildError {
             Self::Service(error) => error.fmt(f),
             Self::Swap { error } => write!(f, "no memory for the swap file ({error}); make it smaller"),
             Self::PageSize { bytes } => write!(f, "pages of {bytes} bytes are not supported"),
-            Self::Memory { node, error } => {
-                write!(f, "no memory for {node:?} ({error}); make the machine smaller")
-            }
+            Self::Memory { node, error } => write!(f, "no memory for {node:?}: {error}"),
+            Self::WholeOnly { node } => write!(
+                f,
+                "single frames of the memory of {node:?} cannot be mapped; make it private with every door shut, or of memory huge"
+            ),
             Self::Distances(error) => error.fmt(f),
             Self::Faults(error) => error.fmt(f),
             Self::Storage(error) => error.fmt(f),

@@ -30,7 +30,7 @@ impl Swap {
     pub(super) fn new(slots: u64, page: PageSize) -> Result<Self, SysError> {
         const EFBIG: i32 = 27;
         let slots = u32::try_from(slots).map_err(|_| SysError { call: "ftruncate", errno: EFBIG })?;
-        let file = sys::memory_file(u64::from(slots) * page.bytes() as u64)?.into();
+        let file = sys::memory_file(u64::from(slots) * page.bytes() as u64, sys::Pool::Pages)?.into();
         Ok(Self { file, page, slots, free: Mutex::new((0..slots).rev().collect()) })
     }
 

@@ -48,6 +48,8 @@ pub enum Problem {
     Property,
     /// The property stands twice in this line.
     Twice,
+    /// Not what memory is made of.
+    Memory,
     /// No class of memory.
     Class,
     /// No door of a node.
@@ -119,9 +121,12 @@ impl fmt::Display for Problem {
             }
             Self::Taken { line } => write!(f, "line {line} says this already; say it once"),
             Self::Kind => f.write_str("a node is ordinary, private or compressed"),
-            Self::Property => {
-                f.write_str("a node's properties are class, latency, bandwidth, doors, holds and watermarks")
-            }
+            Self::Property => f.write_str(
+                "a node's properties are class, latency, bandwidth, doors, holds, memory and watermarks",
+            ),
+            Self::Memory => f.write_str(
+                "memory is huge, hugetlb, numa: with the number of a real node, or the path of a device",
+            ),
             Self::Twice => f.write_str("this line says it already; say it once"),
             Self::Class => {
                 f.write_str("there is no such class of memory; there are")?;

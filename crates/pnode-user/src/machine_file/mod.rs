@@ -37,7 +37,9 @@
 //!           | "bandwidth" NUMBER "MiB/s"
 //!           | "doors" DOOR { "|" DOOR }   # not for ordinary nodes, which have no doors
 //!           | "holds" SIZE            # what a compressed node takes, measured before it is compressed
+//!           | "memory" MEMORY         # what it is made of here, if other than a file in memory
 //!           | "watermarks" SIZE SIZE SIZE  # min, low, high: kept free; not of compressed nodes
+//! MEMORY    = "huge" | "hugetlb" | "numa:" NUMBER | the path of a device, from "/" on; no blank or "#" in it
 //! CLASS     = "dram" | "hbm" | "device-buffer" | "accelerator" | "far" | "compressed"
 //! DOOR      = "NONE" | a name of pnode_core::Features, as "RECLAIM"
 //! SIZE      = NUMBER ( "frames" | "KiB" | "MiB" | "GiB" )
@@ -58,6 +60,9 @@
 //! share of the node's watermarks. A node has up to [`NodeSpec::MOST_HOLES`] holes, which are part of its size: 64MiB with a
 //! hole of 8MiB are 56MiB of memory. A compressed node has holes and no zones. See [`NodeSpec::zone`] and [`NodeSpec::hole`].
 //!
+//! Where a node's memory is to come from here is said by [`Memory`]: transparent huge pages, the kernel's pool of them, a node of
+//! the real machine, or a device such as `/dev/dax0.0`.
+//!
 //! Sizes in bytes are whole frames of the machine that reads the file.
 
 mod error;
@@ -69,6 +74,7 @@ use core::str::FromStr;
 
 use pnode_core::{Features, MemoryClass, NodeId, NodeMask, Watermarks, distance};
 
+use crate::backing::Memory;
 use crate::machine::{Builder, Delays, Machine, NodeSpec};
 
 pub use error::{InText, MachineFileError, Problem};
@@ -96,7 +102,7 @@ pub use error::{InText, MachineFileError, Problem};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineFile {
-    nodes: Vec<(String, NodeSpec)>,
+    nodes: Vec<(String, NodeSpec, Memory)>,
     /// Row by row; empty if the file says nothing of distances.
     distances: Vec<u8>,
     cpusets: Vec<(String, NodeMask)>,
@@ -107,8 +113,9 @@ pub struct MachineFile {
 impl MachineFile {
     /// Starts a machine of these nodes, distances and swap; more can be added to it.
     pub fn builder(&self) -> Builder {
-        let nodes = self.nodes.iter().map(|(_, spec)| *spec);
-        let builder = nodes.fold(Machine::builder(), Builder::node).swap(self.swap.unwrap_or(0));
+        let nodes = self.nodes.iter().map(|(_, spec, memory)| (*spec, memory.clone()));
+        let builder = nodes.fold(Machine::builder(), |builder, (spec, memory)| builder.node_of(spec, memory));
+        let builder = builder.swap(self.swap.unwrap_or(0));
         let builder = match self.delays {
             Some(delays) => builder.delays(delays),
             None => builder,
@@ -118,22 +125,27 @@ impl MachineFile {
 
     /// The nodes with their names, in the order of their ids.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = (&str, &NodeSpec)> {
-        self.nodes.iter().map(|(name, spec)| (name.as_str(), spec))
+        self.nodes.iter().map(|(name, spec, _)| (name.as_str(), spec))
     }
 
     /// The id of the node called `name`.
     pub fn node(&self, name: &str) -> Option<NodeId> {
-        self.nodes.iter().position(|(other, _)| other == name).and_then(id)
+        self.nodes.iter().position(|(other, ..)| other == name).and_then(id)
     }
 
     /// The name of `node`.
     pub fn name(&self, node: NodeId) -> Option<&str> {
-        self.nodes.get(node.index()).map(|(name, _)| name.as_str())
+        self.nodes.get(node.index()).map(|(name, ..)| name.as_str())
+    }
+
+    /// What the memory of `node` is to be made of.
+    pub fn memory(&self, node: NodeId) -> Option<&Memory> {
+        self.nodes.get(node.index()).map(|(.., memory)| memory)
     }
 
     /// The first node that `suits`.
     pub fn find(&self, mut suits: impl FnMut(&NodeSpec) -> bool) -> Option<NodeId> {
-        self.nodes.iter().position(|(_, spec)| suits(spec)).and_then(id)
+        self.nodes.iter().position(|(_, spec, _)| suits(spec)).and_then(id)
     }
 
     /// The cpusets: the name of each and the nodes that it may use.
@@ -180,10 +192,18 @@ impl FromStr for MachineFile {
 /// Writes a file that reads back as the same machine.
 impl fmt::Display for MachineFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, spec) in &self.nodes {
-            writeln!(f, "node {name} {}", Description(spec))?;
+        for (name, spec, memory) in &self.nodes {
+            write!(f, "node {name} {}", Description(spec))?;
+            match memory {
+                Memory::File => {}
+                Memory::Huge => f.write_str(" memory huge")?,
+                Memory::HugeTlb => f.write_str(" memory hugetlb")?,
+                Memory::Numa(node) => write!(f, " memory numa:{node}")?,
+                Memory::Device(path) => write!(f, " memory {}", path.display())?,
+            }
+            writeln!(f)?;
         }
-        for (name, spec) in &self.nodes {
+        for (name, spec, _) in &self.nodes {
             // The last zone is what the others leave.
             for (zone, reserve) in spec.zones().take(spec.zones().count() - 1) {
                 write!(f, "zone {name} {}frames", zone.end - zone.start)?;

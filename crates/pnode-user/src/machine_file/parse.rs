@@ -7,6 +7,7 @@ use pnode_core::{Features, MemoryClass, NodeId, NodeMask, PageSize, Watermarks, 
 use super::error::{MOST_FRAMES, MOST_PAGES, MachineFileError, Problem};
 use super::words::{Line, Word, lines};
 use super::{MachineFile, class_named, id};
+use crate::backing::Memory;
 use crate::machine::{Delays, Machine, NodeSpec};
 use crate::sys;
 
@@ -43,7 +44,7 @@ pub(super) fn file(text: &str) -> Outcome<MachineFile> {
 /// What has been read so far. Each thing comes with the line that says it.
 #[derive(Default)]
 struct Reader {
-    nodes: Vec<(String, NodeSpec, u32)>,
+    nodes: Vec<(String, NodeSpec, Memory, u32)>,
     distances: Vec<(NodeId, NodeId, u8, u32)>,
     cpusets: Vec<(String, NodeMask, u32)>,
     swap: Option<(u64, u32)>,
@@ -62,7 +63,7 @@ impl Reader {
             }
         }
         MachineFile {
-            nodes: self.nodes.into_iter().map(|(name, spec, _)| (name, spec)).collect(),
+            nodes: self.nodes.into_iter().map(|(name, spec, memory, _)| (name, spec, memory)).collect(),
             distances: table,
             cpusets: self.cpusets.into_iter().map(|(name, mask, _)| (name, mask)).collect(),
             swap: self.swap.map(|(pages, _)| pages),
@@ -72,7 +73,7 @@ impl Reader {
 
     fn node(&mut self, mut line: Line<'_>) -> Outcome<()> {
         let name = name(&mut line)?;
-        if let Some((_, _, line)) = self.nodes.iter().find(|(other, ..)| other == name.text) {
+        if let Some((.., line)) = self.nodes.iter().find(|(other, ..)| other == name.text) {
             return Err(name.wrong(Problem::Taken { line: *line }));
         }
         if self.nodes.len() == Machine::MOST_NODES {
@@ -85,8 +86,9 @@ impl Reader {
         let size = line.expect("the node's size, as 64MiB")?;
         let frames = frames(size, MOST_FRAMES)?;
         let properties = Properties::read(line)?;
+        let memory = properties.memory.clone().map_or(Memory::File, |(_, memory)| memory);
         let spec = properties.of(kind, size, frames)?;
-        self.nodes.push((name.text.into(), spec, name.line()));
+        self.nodes.push((name.text.into(), spec, memory, name.line()));
         Ok(())
     }
 
@@ -119,7 +121,7 @@ impl Reader {
         word: Word<'_>,
         change: impl Fn(NodeSpec) -> NodeSpec,
     ) -> Outcome<()> {
-        let (_, spec, _) = &mut self.nodes[node.index()];
+        let (_, spec, ..) = &mut self.nodes[node.index()];
         *spec = change(*spec);
         spec.check_shape().map_err(|error| word.wrong(Problem::Shape(error)))?;
         let (marks, frames) = (spec.marks(), spec.frames());
@@ -211,6 +213,7 @@ struct Properties<'t> {
     bandwidth: Option<(Word<'t>, u32)>,
     doors: Option<(Word<'t>, Features)>,
     holds: Option<(Word<'t>, u64)>,
+    memory: Option<(Word<'t>, Memory)>,
     /// With the word of the high one.
     marks: Option<(Word<'t>, (Word<'t>, Watermarks))>,
 }
@@ -240,6 +243,10 @@ impl<'t> Properties<'t> {
                 "holds" => {
                     let word = line.expect("what it takes, as 192MiB")?;
                     once(&mut read.holds, key, frames(word, MOST_PAGES)?)?;
+                }
+                "memory" => {
+                    let word = line.expect("what its memory is made of, as huge")?;
+                    once(&mut read.memory, key, memory(word)?)?;
                 }
                 "watermarks" => once(&mut read.marks, key, watermarks(&mut line)?)?,
                 _ => return Err(key.wrong(Problem::Property)),
@@ -306,6 +313,20 @@ fn name<'t>(line: &mut Line<'t>) -> Outcome<Word<'t>> {
         Ok(word)
     } else {
         Err(word.wrong(Problem::Name))
+    }
+}
+
+/// What a node's memory is made of.
+fn memory(word: Word<'_>) -> Outcome<Memory> {
+    match word.text {
+        "huge" => Ok(Memory::Huge),
+        "hugetlb" => Ok(Memory::HugeTlb),
+        path if path.starts_with('/') => Ok(Memory::Device(path.into())),
+        other => {
+            let digits = other.strip_prefix("numa:").filter(|digits| digits_only(digits).is_some());
+            let node = digits.and_then(|digits| digits.parse().ok());
+            node.map(Memory::Numa).ok_or_else(|| word.wrong(Problem::Memory))
+        }
     }
 }
 

@@ -11,7 +11,7 @@ node dram0 ordinary 64MiB watermarks 2MiB 3MiB 1024frames # another one
 node far.tier-1 private 4096frames doors RECLAIM|DEMOTION class far bandwidth 12345MiB/s
 node zip compressed 1MiB holds 4MiB
 node tight compressed 256frames holds 512frames doors RECLAIM|DEMOTION|WRITE_FENCE
-node _shut private 1frames class device-buffer doors NONE
+node _shut private 1frames class device-buffer doors NONE memory hugetlb
 distance dram0 later 21
 distance hbm -> zip 255
 cpuset batch hbm far.tier-1
@@ -24,6 +24,9 @@ zone dram0 16MiB
 hole hbm 512MiB 256frames
 zone dram0 32MiB reserve 2MiB
 hole tight 0frames 8frames
+node thp ordinary 1frames memory huge
+node real ordinary 1frames memory numa:3
+node dax private 1frames class far memory /dev/dax0.0
 ";
 
 fn read(text: &str) -> MachineFile {
@@ -53,6 +56,9 @@ fn everything_that_the_grammar_has_is_read() {
             NodeSpec::compressed(256, 512).features(doors | Features::WRITE_FENCE).hole(0, 8),
             NodeSpec::private(MemoryClass::DEVICE_BUFFER, 1),
             NodeSpec::ordinary(1),
+            NodeSpec::ordinary(1),
+            NodeSpec::ordinary(1),
+            NodeSpec::private(MemoryClass::FAR, 1),
         ]
     );
     let [dram0, hbm, far, zip, later] =
@@ -74,6 +80,12 @@ fn everything_that_the_grammar_has_is_read() {
     assert_eq!(file.delays(), Some(Delays::Counted));
     assert_eq!((file.node("nobody"), file.cpuset("nobody")), (None, None));
     assert_eq!(file.find(NodeSpec::is_private), Some(far));
+    let memory = |name| file.memory(file.node(name).unwrap()).unwrap().clone();
+    assert_eq!(
+        [memory("hbm"), memory("thp"), memory("_shut")],
+        [Memory::File, Memory::Huge, Memory::HugeTlb]
+    );
+    assert_eq!([memory("real"), memory("dax")], [Memory::Numa(3), Memory::Device("/dev/dax0.0".into())]);
 }
 
 #[test]
@@ -134,6 +146,10 @@ fn each_mistake_is_named_where_it_stands() {
     wrong("node a ordinary 1MiB «class»", missing("a class of memory, as dram"));
     wrong("node a ordinary 1MiB class «nic»", Problem::Class);
     wrong("node a ordinary 1MiB class hbm «class» hbm", Problem::Twice);
+    wrong("node a ordinary 1MiB «memory»", missing("what its memory is made of, as huge"));
+    for memory in ["tlb", "numa", "numa:", "numa:-1", "numa:+1", "numa:65536", "dev/dax0.0"] {
+        wrong(&format!("node a ordinary 1MiB memory «{memory}»"), Problem::Memory);
+    }
     wrong("node a ordinary 1MiB latency «10»", Problem::Quantity { unit: "ns" });
     wrong("node a ordinary 1MiB latency «0ns»", Problem::Quantity { unit: "ns" });
     wrong("node a ordinary 1MiB bandwidth «9999999999MiB/s»", Problem::Quantity { unit: "MiB/s" });

@@ -1,9 +1,11 @@
-//! The memory of a node: a file in memory, one page of it a frame.
+//! The memory of a node: a file in memory, or what stands for one ([`Memory`]); one page of it a frame.
 //!
 //! The file is mapped twice. The *direct map* made here shows every frame in order, for the harness itself: to zero
 //! a frame, to copy a page, to keep compressed blocks. The other mappings are single frames at the addresses of
 //! programs, made by [`crate::fault::View`].
 #![allow(unsafe_code)]
+
+mod memory;
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -17,7 +19,10 @@ use pnode_core::sync::{AtomicU64, Ordering};
 use pnode_core::{FrameError, FrameRange, FrameSource, FreeError, MigrateType, Order, PageSize, Pfn};
 
 use crate::fault::copy;
-use crate::sys::{self, Reservation, SysError};
+use crate::sys::{Reservation, SysError};
+
+use memory::Made;
+pub use memory::{Memory, MemoryError};
 
 /// The memory of one node.
 ///
@@ -27,7 +32,7 @@ use crate::sys::{self, Reservation, SysError};
 ///
 /// # Invariants
 ///
-/// - **K1** `direct` maps the whole of `file`: `frames` pages of `page` bytes, for reading and writing, until the drop.
+/// - **K1** `direct` maps `file` from its start: at least `frames` pages of `page` bytes, for reading and writing, until the drop.
 pub struct Backing {
     file: File,
     direct: Reservation,
@@ -36,6 +41,9 @@ pub struct Backing {
     /// One bit a frame: whether it was used since its memory was last forgotten. A hint, for what is cheap: a frame that
     /// is unused by this may have bytes.
     used: Box<[AtomicU64]>,
+    is_fresh: bool,
+    shows_frames: bool,
+    is_in_memory: bool,
 }
 
 impl Backing {
@@ -45,14 +53,37 @@ impl Backing {
     ///
     /// [`SysError`] if the process may have no further file descriptor, or too little address space is left.
     pub fn new(frames: u64, page: PageSize) -> Result<Self, SysError> {
+        Self::made_of(&Memory::File, frames, page).map_err(|error| match error {
+            MemoryError::Kernel(error) => error,
+            // The others are of other kinds of memory.
+            _ => SysError { call: "mmap", errno: 22 },
+        })
+    }
+
+    /// `frames` frames of `memory`. All zero, but for a device, which has the bytes that it had.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`].
+    pub fn made_of(memory: &Memory, frames: u64, page: PageSize) -> Result<Self, MemoryError> {
         let too_large = SysError { call: "mmap", errno: 12 };
         let bytes = frames.checked_mul(page.bytes() as u64).ok_or(too_large)?;
         let length = usize::try_from(bytes).map_err(|_| too_large)?;
-        let file = sys::memory_file(bytes)?;
-        let direct = Reservation::of_file(file.as_fd(), length)?;
+        let Made { file, direct, is_fresh, shows_frames, is_in_memory } = memory.make(length)?;
         let used = (0..frames.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        // INVARIANT: K1 by the two calls above.
-        Ok(Self { file: file.into(), direct, frames, page, used })
+        // INVARIANT: K1 by the line that made it.
+        Ok(Self { file: file.into(), direct, frames, page, used, is_fresh, shows_frames, is_in_memory })
+    }
+
+    /// Whether single frames of it can be mapped. Of huge pages from the kernel's pool they cannot, nor of a device whose
+    /// mappings are aligned to more than a frame.
+    pub const fn shows_frames(&self) -> bool {
+        self.shows_frames
+    }
+
+    /// Whether a run of its frames can be shown page by page under userfaultfd.
+    pub(crate) const fn can_be_laid(&self) -> bool {
+        self.is_in_memory
     }
 
     /// How many frames there are.
@@ -99,7 +130,8 @@ impl Backing {
 
     /// Whether nobody is known to have used one of these frames.
     pub(crate) fn are_unused(&self, frame: u64, count: usize) -> bool {
-        words(frame, count).all(|(word, bits)| self.used[word].load(Ordering::Relaxed) & bits == 0)
+        self.is_fresh
+            && words(frame, count).all(|(word, bits)| self.used[word].load(Ordering::Relaxed) & bits == 0)
     }
 
     /// Fills frames that exist with zeroes, by the way that is cheap if they were unused, or if they were not.
@@ -165,9 +197,13 @@ impl Backing {
 
     /// Gives the real memory back to the kernel: every frame is zero again.
     ///
-    /// If the kernel refuses, the bytes stay, which nobody may rely on either.
     pub(crate) fn forget(&self) {
-        self.direct.remove();
+        if !self.direct.remove() {
+            // A device keeps its memory.
+            (0..self.frames).for_each(|frame| {
+                let _ = self.zero(frame);
+            });
+        }
         self.used.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
