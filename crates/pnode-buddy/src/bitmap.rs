@@ -144,13 +144,40 @@ impl Bitmap<'_> {
         self.words.at(self.base + self.shape.root()).load(Acquire) == 0
     }
 
-    /// The lowest member at or above `from` that is not in `except`. With an exception, only the first few words that have
-    /// members are looked at: the summaries do not tell these apart, and a search must not depend on the size of the set.
+    /// The lowest member at or above `from`.
     #[inline]
-    pub(crate) fn next(&self, from: usize, except: Option<&Self>) -> Option<usize> {
-        let shape = self.shape;
-        let mut level = 0;
+    pub(crate) fn next(&self, from: usize) -> Option<usize> {
+        self.next_at(0, from).filter(|found| *found < self.shape.bits)
+    }
+
+    /// The lowest member at or above `from` that is not in `except`. Only the first few words that have members are looked
+    /// at: the summaries do not tell these apart, and a search must not depend on the size of the set.
+    #[inline]
+    pub(crate) fn next_except(&self, from: usize, except: &Self) -> Option<usize> {
         let mut patience = EXCEPTIONS;
+        let mut from = from;
+        while from < self.shape.bits && patience != 0 {
+            let leaf = if self.shape.levels == 1 { 0 } else { self.next_at(1, from / BITS)? };
+            // Acquire pairs with the Release in `insert`.
+            let bits = self.words.at(self.place(0, leaf)).load(Acquire);
+            let others = except.words.at(except.place(0, leaf)).load(Acquire);
+            let before = if leaf == from / BITS { from % BITS } else { 0 };
+            let bits = bits & !others & !0 << before;
+            if bits != 0 {
+                let found = leaf * BITS + bits.trailing_zeros() as usize;
+                return (found < self.shape.bits).then_some(found);
+            }
+            patience -= 1;
+            from = (leaf + 1) * BITS;
+        }
+        None
+    }
+
+    /// The lowest bit at or above `from` that is set at the level `bottom`, as far as those above say.
+    #[inline(always)]
+    fn next_at(&self, bottom: usize, from: usize) -> Option<usize> {
+        let shape = self.shape;
+        let mut level = bottom;
         let mut from = from;
         loop {
             // Look in the rest of one word of `level`.
@@ -158,17 +185,7 @@ impl Bitmap<'_> {
                 return None;
             }
             // Acquire pairs with the Release in `insert`.
-            let mut bits = self.words.at(self.place(level, from / BITS)).load(Acquire);
-            if level == 0 {
-                if let Some(except) = except {
-                    patience -= 1;
-                    if patience == 0 {
-                        return None;
-                    }
-                    bits &= !except.words.at(except.place(0, from / BITS)).load(Acquire);
-                }
-            }
-            bits &= !0 << (from % BITS);
+            let bits = self.words.at(self.place(level, from / BITS)).load(Acquire) & !0 << (from % BITS);
             if bits == 0 {
                 level += 1;
                 if level == shape.levels {
@@ -178,11 +195,49 @@ impl Bitmap<'_> {
                 continue;
             }
             let found = from / BITS * BITS + bits.trailing_zeros() as usize;
-            if level == 0 {
-                return (found < shape.bits).then_some(found);
+            if level == bottom {
+                return Some(found);
             }
             level -= 1;
             from = found * BITS;
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::metadata::{Line, Metadata};
+
+    #[test]
+    fn the_lowest_member_is_found_with_and_without_exceptions() {
+        for bits in [1, 63, 64, 65, 128, 200, 4096, 4097, 70_000] {
+            let shape = Shape::new(bits);
+            let lines = (2 * shape.words()).div_ceil(Line::WORDS);
+            let mut lines = vec![Line::ZERO; lines];
+            let count = lines.len();
+            let words = Metadata::assume_zeroed(&mut lines).into_words(count).unwrap();
+            let set = |base| Bitmap { words: &words, base, shape: &shape };
+            let (members, except) = (set(0), set(shape.words()));
+            let every = (bits / 97).max(1);
+            let inside: vec::Vec<usize> =
+                (0..bits).filter(|bit| bit % every == 0 || bit + 1 == bits).collect();
+            for (at, bit) in inside.iter().enumerate() {
+                members.insert(*bit);
+                if at % 3 == 0 {
+                    except.insert(*bit);
+                }
+            }
+            for from in (0..=bits + 64).filter(|from| from % every.div_ceil(7) == 0 || from % 64 == 0) {
+                let lowest = inside.iter().copied().find(|bit| *bit >= from);
+                assert_eq!(members.next(from), lowest, "{bits} bits, from {from}");
+                let other =
+                    (0..inside.len()).find(|at| inside[*at] >= from && at % 3 != 0).map(|at| inside[at]);
+                assert_eq!(members.next_except(from, &except), other, "{bits} bits, from {from}");
+            }
+            assert_eq!(members.next_except(0, &members), None);
         }
     }
 }

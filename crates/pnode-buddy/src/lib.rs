@@ -98,7 +98,7 @@
 //! It also has a *shelf*: blocks of orders 0 to 4 from anywhere that it freed and will hand out again, with one
 //! read-modify-write each way, no search, and no hint to raise or to lower. That one operation marks the block in its
 //! word, so it, too, is [`FreeError::Cached`] to whoever frees it again. Buddies on a shelf do not merge; it is short (at
-//! most a 2048th of the zone an order), and a CPU gives it back before it lets an allocation fail.
+//! most a 1024th of the zone an order), and a CPU gives it back before it lets an allocation fail.
 //!
 //! [`FrameError::Contended`]: pnode_core::FrameError::Contended
 //! [`FreeError::Cached`]: pnode_core::FreeError::Cached

@@ -90,18 +90,22 @@ impl Zone<'_> {
         if map.is_empty() {
             return None;
         }
-        let larger = (need < advert::HALF).then(|| self.map(level, group, need + 1));
-        for except in [larger.as_ref(), None] {
+        if need < advert::HALF {
+            let larger = self.map(level, group, need + 1);
             let mut from = 0;
-            while let Some(index) = map.next(from, except) {
+            while let Some(index) = map.next_except(from, &larger) {
                 if let Some(found) = visit(index) {
                     return Some(found);
                 }
                 from = index + 1;
             }
-            if larger.is_none() {
-                break;
+        }
+        let mut from = 0;
+        while let Some(index) = map.next(from) {
+            if let Some(found) = visit(index) {
+                return Some(found);
             }
+            from = index + 1;
         }
         None
     }
@@ -153,14 +157,18 @@ impl Zone<'_> {
             if let Some(mask) = live {
                 let child = mask.trailing_zeros();
                 let index = self.child_index(1, area, child);
-                match self.alloc_in_word(index, order) {
-                    Some(offset) => {
+                match self.claim_in_word(index, order) {
+                    Ok(offset) => {
                         let pfn = self.child_pfn(1, area, child) + u64::from(offset);
                         return Some(Pfn::new(pfn));
                     }
-                    None => {
+                    Err(now) => {
                         // Its hint may be right for a smaller order.
                         skip |= 1 << child;
+                        let hint = if mask == small { level::SMALL } else { level::BIG };
+                        if word::serves(now) >= hint && mask != empty {
+                            continue;
+                        }
                         value = at.load(Acquire);
                         // The way of a bulk allocation: this word is used up, the next is whole. One
                         // compare-and-swap for both.
@@ -217,13 +225,19 @@ impl Zone<'_> {
     /// A block in one live word: its offset. `None` if the word has none, or is dead.
     #[inline(always)]
     pub(crate) fn alloc_in_word(&self, index: usize, order: u8) -> Option<u32> {
+        self.claim_in_word(index, order).ok()
+    }
+
+    /// The same; if it has none, what it is instead.
+    #[inline(always)]
+    fn claim_in_word(&self, index: usize, order: u8) -> Result<u32, u64> {
         let at = self.word(index);
         let mut value = at.load(Relaxed);
         loop {
-            let offset = word::best_fit(value, order)?;
+            let offset = word::best_fit(value, order).ok_or(value)?;
             // Acquire pairs with the Release of the free that gave the frames back.
             match at.compare_exchange_weak(value, value | word::pattern(offset, order), Acquire, Relaxed) {
-                Ok(_) => return Some(offset),
+                Ok(_) => return Ok(offset),
                 Err(now) => value = now,
             }
         }

@@ -23,11 +23,11 @@ use crate::zone::Zone;
 /// Orders that a shelf takes: those below a word.
 const ORDERS: usize = word::ORDER as usize;
 /// Blocks of each order that a shelf takes at most.
-const ROOM: [u8; ORDERS] = [128, 64, 32, 16, 16];
-const START: [u8; ORDERS] = [0, 128, 192, 224, 240];
-const BLOCKS: usize = 256;
+const ROOM: [u8; ORDERS] = [128, 128, 64, 32, 16];
+const START: [u16; ORDERS] = [0, 128, 256, 320, 352];
+const BLOCKS: usize = 368;
 /// The blocks of one order on a shelf are at most this share of the zone.
-const SHARE: u64 = if cfg!(loom) { 1 << 10 } else { 1 << 11 };
+const SHARE: u64 = 1 << 10;
 /// A block's number and, above, the class of its area.
 const CLASS: u32 = 30;
 /// So many of the last blocks of an order are looked at for one of the right class.

@@ -107,15 +107,16 @@ pub(crate) const fn holds(word: u64, offset: u32, order: u8) -> bool {
 /// The bits in which the first frame at `offset` of an allocated block differs from one that waits on a shelf.
 #[inline]
 pub(crate) const fn away(offset: u32) -> u64 {
-    // Frame 0 loses its live bit only, so that no word becomes dead by this.
-    if offset == 0 { EMPTY } else { 1 << offset | 1 << (32 + offset) }
+    // Frame 0 loses its live bit only, so that no word becomes dead by this. (No branch: no predictor knows the offset.)
+    1 << (32 + offset) | (1 << offset & !1)
 }
 
 /// The word after the block of `order` at `offset`, which waits on a shelf, became free.
 #[inline]
 pub(crate) const fn with_free(word: u64, offset: u32, order: u8) -> u64 {
     let taken = taken(offset, order);
-    (word & !(taken | taken << 32)) | if offset == 0 { EMPTY } else { 0 }
+    // Frame 0 gets its live bit back.
+    (word & !(taken | taken << 32)) | (taken & 1) << 32
 }
 
 /// The free frames of a word.
