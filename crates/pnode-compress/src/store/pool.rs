@@ -342,9 +342,10 @@ impl<'m, P: FrameMemory> Pool<'m, P> {
         if !seen.is_object() || seen.readers() == 0 || seen.is_dying() {
             return Err(seen);
         }
-        // Relaxed: nothing is handed over here; the last reader takes the claim in `unpin`.
+        // The last reader takes the claim in `unpin`. Release pairs with the Acquire there: what came before, the last use of
+        // a shared object's number among it, comes before whatever the entry is used for next.
         self.entries[slot as usize]
-            .compare_exchange(seen.bits(), seen.dying().bits(), Ordering::Relaxed, Ordering::Relaxed)
+            .compare_exchange(seen.bits(), seen.dying().bits(), Ordering::Release, Ordering::Relaxed)
             .map(|_| ())
             .map_err(Entry::from_bits)
     }

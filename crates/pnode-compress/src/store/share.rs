@@ -1,6 +1,6 @@
 //! Pages that are a shared object: reading one, and leaving it.
 
-use pnode_core::sync::{Ordering, RawLock, fence, spin_loop};
+use pnode_core::sync::{RawLock, spin_loop};
 
 use super::entry::{Entry, Kind};
 use super::error::LoadError;
@@ -59,8 +59,7 @@ impl<'m, P: FrameMemory, L: RawLock> Store<'m, P, L> {
         age: Option<u8>,
     ) -> Result<Pin<'_, 'm, P>, Named> {
         let Kind::Shared(number) = named.kind() else { return Err(Named::Changed) };
-        // Pairs with the Release of who made the page's entry name the number: its object is in the number's entry.
-        fence(Ordering::Acquire);
+        // The pin is what orders this: that the object is not there yet, or another, it finds out by itself.
         let index = self.pool.index_of(number);
         let Some(object) = self.pool.entry(index) else { return Err(Named::Changed) };
         if object.is_object() && !object.is_dying() && object.readers() == Entry::MAX_READERS {

@@ -104,12 +104,17 @@ fn put(store: &Store<'_, Block>, slot: u32, word: u64) {
 
 /// The word in a slot.
 fn get(store: &Store<'_, Block>, slot: u32) -> Option<u64> {
-    let (mut scratch, mut buffer, mut out) = (Box::new(Scratch::new()), vec![0; PAGE], vec![0; PAGE]);
-    match store.worker(0, &mut scratch, &mut buffer).unwrap().load(Slot::new(slot), &mut out) {
-        Ok(()) => Some(u64::from_ne_bytes(out[..8].try_into().unwrap())),
+    match try_get(store, slot) {
+        Ok(word) => Some(word),
         Err(LoadError::NotStored { .. }) => None,
         Err(error) => panic!("{error}"),
     }
+}
+
+fn try_get(store: &Store<'_, Block>, slot: u32) -> Result<u64, LoadError> {
+    let (mut scratch, mut buffer, mut out) = (Box::new(Scratch::new()), vec![0; PAGE], vec![0; PAGE]);
+    store.worker(0, &mut scratch, &mut buffer).unwrap().load(Slot::new(slot), &mut out)?;
+    Ok(u64::from_ne_bytes(out[..8].try_into().unwrap()))
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Models of objects that several pages share.
 
 use loom::thread;
-use pnode_compress::store::{Deduplication, Slot, Store};
+use pnode_compress::codec::{Codec, Ladder, Scratch, Tag, Temperature};
+use pnode_compress::store::{Deduplication, LoadError, Recompression, Slot, Store};
 use pnode_core::sync::explore;
 
-use crate::{A, B, Block, CONFIG, World, get, put};
+use crate::{A, B, Block, CONFIG, PAGE, World, get, put, try_get};
 
 /// A whole pass of deduplication; how many pages were merged.
 fn deduplicate(store: &Store<'_, Block>) -> u64 {
@@ -83,6 +84,85 @@ fn a_load_never_sees_what_its_number_came_to_stand_for() {
         let seen = reader.join().unwrap();
         assert!(matches!(seen, None | Some(A)), "{seen:?}");
         assert_eq!((get(store, 2), get(store, 3)), (Some(B), Some(B)));
+        store.audit().unwrap();
+    });
+}
+
+/// As above, with the last two pages that named it taken out by two threads: the one that is last knows what the other did.
+#[test]
+fn who_leaves_a_number_last_has_seen_all_others_leave() {
+    explore(3, || {
+        let World { store } = World::with(CONFIG.shared(1), 4);
+        (0..2).for_each(|slot| put(store, slot, A));
+        assert_eq!(deduplicate(store), 1);
+        (2..4).for_each(|slot| put(store, slot, B));
+        let reader = thread::spawn(move || get(store, 0));
+        let other = thread::spawn(move || store.remove(Slot::new(0)).unwrap());
+        store.remove(Slot::new(1)).unwrap();
+        deduplicate(store);
+        let seen = reader.join().unwrap();
+        assert!(matches!(seen, None | Some(A)), "{seen:?}");
+        other.join().unwrap();
+        store.audit().unwrap();
+    });
+}
+
+/// As above, with a page that leaves while its object is on the way to the number, which the sweep gives to others then.
+#[test]
+fn who_makes_a_number_has_seen_its_page_leave() {
+    explore(2, || {
+        let World { store } = World::with(CONFIG.shared(1), 4);
+        (0..2).for_each(|slot| put(store, slot, A));
+        (2..4).for_each(|slot| put(store, slot, B));
+        let reader = thread::spawn(move || try_get(store, 0));
+        let other = thread::spawn(move || store.remove(Slot::new(0)).unwrap());
+        deduplicate(store);
+        let seen = reader.join().unwrap();
+        // With so many at work, a reader's patience of two looks may end.
+        assert!(
+            matches!(seen, Ok(A) | Err(LoadError::NotStored { .. } | LoadError::Busy { .. })),
+            "{seen:?}"
+        );
+        other.join().unwrap();
+        store.audit().unwrap();
+    });
+}
+
+/// Nothing but the number's entry tells the reader of the bytes.
+#[test]
+fn who_finds_a_shared_object_finds_its_bytes() {
+    explore(3, || {
+        let World { store } = World::with(CONFIG.shared(1), 4);
+        let reader = thread::spawn(move || get(store, 0));
+        put(store, 0, A);
+        put(store, 1, A);
+        deduplicate(store);
+        let seen = reader.join().unwrap();
+        assert!(matches!(seen, None | Some(A)), "{seen:?}");
+        store.audit().unwrap();
+    });
+}
+
+/// The reader has the object by the page's entry; then it is encoded anew in the number's entry, without the page's.
+#[test]
+fn a_shared_object_is_moved_after_those_who_read_it_before_it_was_shared() {
+    explore(2, || {
+        let World { store } = World::with(CONFIG.shared(1), 2);
+        let words: Vec<u8> = (0..PAGE as u32 / 4).flat_map(|i| (i % 7 * 0x0101).to_le_bytes()).collect();
+        let (mut scratch, mut buffer, mut room) = (Box::new(Scratch::new()), vec![0; PAGE], vec![0; PAGE]);
+        let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+        for slot in 0..2 {
+            worker.store_encoded(Slot::new(slot), Tag::plain(Codec::Raw), &words).unwrap();
+        }
+        let reader = thread::spawn(move || try_get(store, 0));
+        deduplicate(store);
+        let how = Recompression { ladder: Ladder::STANDARD, temperature: Temperature::Hot, min_age: 0 };
+        worker.recompress(0..1, how, &mut room).unwrap();
+        // Where the object was, if it was moved.
+        put(store, 2, B);
+        let seen = reader.join().unwrap();
+        assert!(matches!(seen, Ok(0x0000_0101_0000_0000) | Err(LoadError::Busy { .. })), "{seen:?}");
+        assert_eq!(get(store, 2), Some(B));
         store.audit().unwrap();
     });
 }

@@ -57,7 +57,8 @@ impl<P: FrameMemory> Pool<'_, P> {
 
     /// Ends the making of a number. Tells whether the page that named it has left meanwhile, so that nobody uses it.
     pub(crate) fn made(&self, number: u32) -> bool {
-        // Orderings as in `leave`, which this is if the page has left.
+        // Release pairs with the Acquire of the last to leave: he finds the object in the number's entry. Acquire as in
+        // `leave`, which this is if the page has left.
         self.users
             .get(number as usize)
             .is_some_and(|users| users.fetch_and(!MAKING, Ordering::AcqRel) == MAKING)
@@ -93,20 +94,22 @@ impl<'p, 'm, P: FrameMemory> Pin<'p, 'm, P> {
         };
         let source = &pool.entries[self.slot as usize];
         let object = self.entry.with_one_reader();
-        // Release pairs with the Acquire in `Pool::pin`: who finds the object here finds its bytes. Acquire pairs with the
-        // Release of who emptied the entry.
+        // Release pairs with the Acquire in `Pool::pin`: who finds the object here finds its bytes. He also finds what came
+        // before the entry was emptied: all changes of it are read-modify-write, so what was released there is still.
         let moved =
-            target.compare_exchange(Entry::EMPTY.bits(), object.bits(), Ordering::AcqRel, Ordering::Relaxed);
+            target.compare_exchange(Entry::EMPTY.bits(), object.bits(), Ordering::Release, Ordering::Relaxed);
         if moved.is_err() {
             return Err(self);
         }
         // INVARIANT: C1: both entries cover the object, and both count this pin as a reader, so neither gives it up.
         let seen = Entry::from_bits(source.load(Ordering::Relaxed));
         let named = Entry::shared(number).bits();
-        // Release pairs with the fence of who reads the page's entry and goes on to the number's.
+        // Acquire pairs with the Release of who has read the object through the page's entry meanwhile: the next to take its
+        // claim comes by the number's entry. Nothing is released here: who goes on to that entry asks it by a pin, and who
+        // goes on to the number's count finds the object by that.
         if seen.readers() == 1
             && !seen.is_dying()
-            && source.compare_exchange(seen.bits(), named, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            && source.compare_exchange(seen.bits(), named, Ordering::Acquire, Ordering::Relaxed).is_ok()
         {
             // INVARIANT: C1: the page's entry covers nothing any more.
             return Ok(Self { pool, slot: index, entry: object });
@@ -119,11 +122,12 @@ impl<'p, 'm, P: FrameMemory> Pin<'p, 'm, P> {
                 seen = Entry::from_bits(target.load(Ordering::Relaxed));
                 continue;
             }
-            // INVARIANT: C1 and C4: this pin is the last of the entry, and the page's entry covers the object still.
+            // INVARIANT: C1 and C4: this pin is the last of the entry, and the page's entry covers the object still. Relaxed:
+            // no page has named the number, so nobody has read the object through it.
             match target.compare_exchange_weak(
                 seen.bits(),
                 Entry::EMPTY.bits(),
-                Ordering::AcqRel,
+                Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => return Err(self),
