@@ -11,8 +11,11 @@ use pnode_compress::cram::{Bound, Cram, Curve, DemoteError, FaultError, Phase, P
 use pnode_compress::device::{
     Cell, Device, DeviceConfig, DeviceMedium, DeviceStorage, MailboxConfig, Safeguards,
 };
+use pnode_core::PageOrigin;
 use pnode_core::sync::{AtomicU64, Lock, SpinLock};
 
+/// What every page of these tests is for, where nothing else is said.
+const ANONYMOUS: PageOrigin = PageOrigin::PrivateAnonymous;
 const FRAMES: u32 = 24;
 
 fuzz_target!(|input: &[u8]| {
@@ -50,7 +53,7 @@ fuzz_target!(|input: &[u8]| {
         match op[0] % 16 {
             0..6 => {
                 let page = page(op[2], op[3]);
-                match handler.demote(&page) {
+                match handler.demote(ANONYMOUS, &page) {
                     Ok(resident) => {
                         assert!(model.iter().all(|(other, _)| other.frame() != resident.frame()));
                         model.push((resident, page));

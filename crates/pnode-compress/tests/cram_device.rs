@@ -13,8 +13,11 @@ use pnode_compress::device::{
     Answer, Cell, Device, DeviceConfig, DeviceMedium, DeviceStorage, Edge, Interrupt, LEVELS, MailboxConfig,
     Safeguards, SendError, Threshold,
 };
+use pnode_core::PageOrigin;
 use pnode_core::sync::{AtomicU64, Lock, Ordering, SpinLock};
 
+/// What every page of these tests is for, where nothing else is said.
+const ANONYMOUS: PageOrigin = PageOrigin::PrivateAnonymous;
 const PAGE: usize = 4096;
 const FRAMES: usize = 32;
 
@@ -232,7 +235,8 @@ fn a_trim_goes_in_commands_that_the_mailbox_takes_and_never_comes_late() {
         let mut deferred = [Resident::NOBODY; 10];
         let mut handler = world.cram.deferring(world.medium().waiting(100), &mut deferred);
         let noise = noise(20);
-        let residents: Vec<_> = noise[..10].iter().map(|page| handler.demote(page).unwrap()).collect();
+        let residents: Vec<_> =
+            noise[..10].iter().map(|page| handler.demote(ANONYMOUS, page).unwrap()).collect();
         residents.iter().for_each(|&page| handler.free(page).unwrap());
         assert_eq!(world.device.lock().used(), pages(10), "freed and not scrubbed yet");
         assert_eq!(handler.flush(), 10);
@@ -243,7 +247,8 @@ fn a_trim_goes_in_commands_that_the_mailbox_takes_and_never_comes_late() {
         // Ten frames are four commands, two at a time.
         assert_eq!(handler.medium().timed_out(), if works { 0 } else { 4 });
         // The frames are used again, and no command that was given up touches them.
-        let residents: Vec<_> = noise[10..].iter().map(|page| handler.demote(page).unwrap()).collect();
+        let residents: Vec<_> =
+            noise[10..].iter().map(|page| handler.demote(ANONYMOUS, page).unwrap()).collect();
         world.clock.store(1_000_000, Ordering::Relaxed);
         handler.medium().poll();
         let mut back = vec![0; PAGE];
@@ -261,7 +266,7 @@ fn a_trim_goes_in_commands_that_the_mailbox_takes_and_never_comes_late() {
 fn without_a_budget_no_page_is_ever_open() {
     let world = World::new(DeviceConfig::new(pages(30)));
     let mut handler = world.handler();
-    let page = handler.demote(&noise(1)[0]).unwrap();
+    let page = handler.demote(ANONYMOUS, &noise(1)[0]).unwrap();
     assert_eq!(handler.open(page), Err(OpenError::OverBudget { budget: 0 }));
     assert_eq!((world.cram.stats().over_budget, world.cram.stats().opened), (1, 0));
     assert_eq!(world.cram.coldest_writable(|_| false), None);
@@ -274,7 +279,7 @@ fn an_open_page_counts_in_the_budget_and_at_its_worst_until_it_is_closed_or_free
     let world = World::new(DeviceConfig::new(pages(30)));
     let mut handler = world.handler();
     let zeroes = vec![0; PAGE];
-    let residents: Vec<_> = (0..4).map(|_| handler.demote(&zeroes).unwrap()).collect();
+    let residents: Vec<_> = (0..4).map(|_| handler.demote(ANONYMOUS, &zeroes).unwrap()).collect();
     world.cram.set_writable_budget(2);
     handler.medium().poll();
     assert_eq!(world.bound.bytes(), 0);
@@ -329,7 +334,7 @@ fn open_pages_cannot_overrun_the_device() {
     let residents: Vec<_> = (0..20)
         .map(|_| {
             handler.medium().poll();
-            handler.demote(&zeroes).unwrap()
+            handler.demote(ANONYMOUS, &zeroes).unwrap()
         })
         .collect();
     handler.medium().poll();
@@ -356,7 +361,7 @@ fn the_coldest_open_page_is_the_one_that_the_hand_finds_unused() {
     let world = World::new(DeviceConfig::new(pages(30)));
     let mut handler = world.handler();
     world.cram.set_writable_budget(4);
-    let residents: Vec<_> = (0..6).map(|_| handler.demote(&[0; PAGE]).unwrap()).collect();
+    let residents: Vec<_> = (0..6).map(|_| handler.demote(ANONYMOUS, &[0; PAGE]).unwrap()).collect();
     residents[1..5].iter().for_each(|&page| handler.open(page).unwrap());
     let mut used = [true; 6];
     used[3] = false;
@@ -383,7 +388,7 @@ fn a_node_that_is_pressed_or_goes_opens_nothing_and_closes_what_is_open() {
     let world = World::new(DeviceConfig::new(pages(30)));
     let mut handler = world.handler();
     world.cram.set_writable_budget(4);
-    let residents: Vec<_> = (0..2).map(|_| handler.demote(&[0; PAGE]).unwrap()).collect();
+    let residents: Vec<_> = (0..2).map(|_| handler.demote(ANONYMOUS, &[0; PAGE]).unwrap()).collect();
     handler.open(residents[0]).unwrap();
     world.cram.set_pressure(Pressure::FULL);
     assert_eq!(handler.open(residents[1]), Err(OpenError::Pressure { pressure: Pressure::FULL }));
@@ -407,7 +412,7 @@ fn hot_pages_that_the_device_names_are_promoted_at_a_limited_rate() {
     let world = World::new(DeviceConfig { hot_after: 2, ..DeviceConfig::new(pages(30)) });
     let mut handler = world.handler();
     let noise = noise(4);
-    let residents: Vec<_> = noise.iter().map(|page| handler.demote(page).unwrap()).collect();
+    let residents: Vec<_> = noise.iter().map(|page| handler.demote(ANONYMOUS, page).unwrap()).collect();
     let mut back = vec![0; PAGE];
     for _ in 0..2 {
         residents.iter().for_each(|&page| handler.read(page, &mut back).unwrap());

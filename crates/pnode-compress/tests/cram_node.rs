@@ -23,10 +23,12 @@ use pnode_core::ops::{
 };
 use pnode_core::reclaim::Boost;
 use pnode_core::{
-    Distances, Features, FrameRange, Grant, MemoryClass, NodeId, Nodes, OnlineError, Order, PageSize, Pfn,
-    Private, ServiceError, Storage, UnregisterError, WordZone,
+    Distances, Features, FrameRange, Grant, MemoryClass, NodeId, Nodes, OnlineError, Order, PageOrigin,
+    PageSize, Pfn, Private, ServiceError, Storage, UnregisterError, WordZone,
 };
 
+/// What every page of these tests is for, where nothing else is said.
+const ANONYMOUS: PageOrigin = PageOrigin::PrivateAnonymous;
 const PAGE: usize = 4096;
 const FRAMES: u64 = 24;
 const ADVERTISED: u32 = 64;
@@ -101,7 +103,7 @@ impl CramHost for &'static Host {
         let mut pages = self.pages.lock().unwrap();
         let Some(place) = pages.get_mut(&block.pfn.get()) else { return Err(DemoteError::Busy) };
         let Place::Ordinary(bytes) = place else { return Err(DemoteError::Busy) };
-        let resident = self.with(|handler| handler.demote(bytes))?;
+        let resident = self.with(|handler| handler.demote(ANONYMOUS, bytes))?;
         *place = Place::Compressed(resident);
         *self.spare.lock().unwrap() += 1;
         Ok(())

@@ -14,7 +14,10 @@ use pnode_compress::cram::{
     Cram, Curve, DemoteError, FaultError, LifeError, Phase, Pressure, Resident, Retry, Stale,
 };
 use pnode_compress::store::Config;
+use pnode_core::PageOrigin;
 
+/// What every page of these tests is for, where nothing else is said.
+const ANONYMOUS: PageOrigin = PageOrigin::PrivateAnonymous;
 const PAGE: usize = 4096;
 const CONFIG: Config = Config::new(256, 16);
 
@@ -42,7 +45,7 @@ macro_rules! with_cram {
 fn a_page_comes_in_is_read_and_leaves_by_being_written() {
     with_cram!(cram, handler, {
         let pages = pages();
-        let residents: Vec<_> = pages.iter().map(|page| handler.demote(page).unwrap()).collect();
+        let residents: Vec<_> = pages.iter().map(|page| handler.demote(ANONYMOUS, page).unwrap()).collect();
         let mut frame = [0; PAGE];
         for (page, resident) in pages.iter().zip(&residents) {
             for _ in 0..2 {
@@ -73,10 +76,13 @@ fn a_page_comes_in_is_read_and_leaves_by_being_written() {
 fn a_promotion_without_memory_is_a_retry_and_changes_nothing() {
     with_cram!(cram, handler, {
         let page = &pages()[0];
-        let resident = handler.demote(page).unwrap();
+        let resident = handler.demote(ANONYMOUS, page).unwrap();
         assert_eq!(handler.write_fault(resident).unwrap().no_memory(), FaultError::Retry(Retry::NoMemory));
-        // Dropped at each step on the way.
-        drop(handler.write_fault(resident).unwrap());
+        // Dropped at each step on the way; meanwhile the page is neither resident nor gone.
+        let promotion = handler.write_fault(resident).unwrap();
+        assert!(!cram.is_resident(resident) && cram.residents().count() == 0);
+        drop(promotion);
+        assert!(cram.is_resident(resident));
         let mut frame = [0; PAGE];
         drop(handler.write_fault(resident).unwrap().copy_to(&mut frame).unwrap());
         let short = handler.write_fault(resident).unwrap().copy_to(&mut frame[1..]).map(drop);
@@ -95,17 +101,20 @@ fn pressure_999_admits_and_1000_does_not() {
     with_cram!(cram, handler, {
         let page = &pages()[0];
         cram.set_pressure(Pressure::new(999));
-        let resident = handler.demote(page).unwrap();
+        let resident = handler.demote(ANONYMOUS, page).unwrap();
         for shut in [1000, 1500] {
             cram.set_pressure(Pressure::new(shut));
-            assert_eq!(handler.demote(page), Err(DemoteError::Pressure { pressure: Pressure::FULL }));
+            assert_eq!(
+                handler.demote(ANONYMOUS, page),
+                Err(DemoteError::Pressure { pressure: Pressure::FULL })
+            );
         }
         // What is inside can be read and written at any pressure.
         handler.read(resident, &mut [0; PAGE]).unwrap();
         handler.write_fault(resident).unwrap().copy_to(&mut [0; PAGE]).unwrap().finish();
         assert_eq!(cram.capacity(handler.medium()).occupied_frames, 0);
         cram.set_pressure(Pressure::IDLE);
-        let resident = handler.demote(page).unwrap();
+        let resident = handler.demote(ANONYMOUS, page).unwrap();
         handler.free(resident).unwrap();
     });
 }
@@ -114,7 +123,7 @@ fn pressure_999_admits_and_1000_does_not() {
 fn use_of_physical_memory_shuts_the_door_in_the_middle_of_a_batch() {
     with_cram!(cram, handler, Curve::new(300, 500, 700).unwrap(), {
         let noise = synth::corpus("random", 64);
-        let results: Vec<_> = noise.chunks_exact(PAGE).map(|page| handler.demote(page)).collect();
+        let results: Vec<_> = noise.chunks_exact(PAGE).map(|page| handler.demote(ANONYMOUS, page)).collect();
         let first_refused =
             results.iter().position(Result::is_err).expect("64 raw pages do not fit 64 frames");
         assert_eq!(results[first_refused], Err(DemoteError::Pressure { pressure: Pressure::FULL }));
@@ -132,7 +141,7 @@ fn use_of_physical_memory_shuts_the_door_in_the_middle_of_a_batch() {
         for (freed, resident) in results.into_iter().flatten().enumerate() {
             // Between the marks the door stays shut.
             let left = (first_refused - freed) * (PAGE + 35);
-            match handler.demote(&pages()[0]) {
+            match handler.demote(ANONYMOUS, &pages()[0]) {
                 Ok(page) => {
                     assert!(left < 16 * 16384 / 2, "{left} bytes are left");
                     handler.free(page).unwrap();
@@ -154,13 +163,16 @@ fn a_node_goes_only_when_its_pages_have_gone() {
         assert_eq!(cram.finish(), Err(LifeError::OutOfOrder { phase: Phase::Open }));
         assert_eq!(cram.reopen(), Err(LifeError::OutOfOrder { phase: Phase::Open }));
         for page in &pages[..10] {
-            handler.demote(page).unwrap();
+            handler.demote(ANONYMOUS, page).unwrap();
         }
         cram.close().unwrap();
-        assert_eq!(handler.demote(&pages[0]), Err(DemoteError::NotOpen { phase: Phase::Draining }));
+        assert_eq!(
+            handler.demote(ANONYMOUS, &pages[0]),
+            Err(DemoteError::NotOpen { phase: Phase::Draining })
+        );
         assert_eq!(cram.finish(), Err(LifeError::Occupied { pages: 10 }));
         cram.reopen().unwrap();
-        handler.demote(&pages[10]).unwrap();
+        handler.demote(ANONYMOUS, &pages[10]).unwrap();
         cram.close().unwrap();
         let mut evacuated = Vec::new();
         for resident in cram.residents() {
@@ -170,7 +182,7 @@ fn a_node_goes_only_when_its_pages_have_gone() {
         }
         assert_eq!(evacuated, pages[..11]);
         cram.finish().unwrap();
-        assert_eq!(handler.demote(&pages[0]), Err(DemoteError::NotOpen { phase: Phase::Closed }));
+        assert_eq!(handler.demote(ANONYMOUS, &pages[0]), Err(DemoteError::NotOpen { phase: Phase::Closed }));
         assert_eq!(cram.reopen(), Err(LifeError::OutOfOrder { phase: Phase::Closed }));
     });
 }
@@ -179,9 +191,9 @@ fn a_node_goes_only_when_its_pages_have_gone() {
 fn a_name_that_was_kept_too_long_never_names_another_page() {
     with_cram!(cram, handler, {
         let pages = pages();
-        let first = handler.demote(&pages[0]).unwrap();
+        let first = handler.demote(ANONYMOUS, &pages[0]).unwrap();
         handler.free(first).unwrap();
-        let second = handler.demote(&pages[1]).unwrap();
+        let second = handler.demote(ANONYMOUS, &pages[1]).unwrap();
         assert_eq!(first.frame(), second.frame(), "the frame was to be used again");
         let stale = FaultError::Stale(Stale { page: first });
         assert_eq!(handler.read(first, &mut [0; PAGE]), Err(stale));
@@ -207,7 +219,7 @@ fn of_racing_writers_one_wins_and_no_page_is_lost() {
     let (mut scratch, mut buffer) = (Scratch::new(), [0; PAGE]);
     let mut handler = cram.handler(store.worker(0, &mut scratch, &mut buffer).unwrap());
     for _ in 0..40 {
-        let residents: Vec<_> = pages.iter().map(|page| handler.demote(page).unwrap()).collect();
+        let residents: Vec<_> = pages.iter().map(|page| handler.demote(ANONYMOUS, page).unwrap()).collect();
         let wins: Vec<_> = pages.iter().map(|_| AtomicU32::new(0)).collect();
         let start = Barrier::new(THREADS);
         std::thread::scope(|scope| {
@@ -241,4 +253,17 @@ fn of_racing_writers_one_wins_and_no_page_is_lost() {
     }
     assert_eq!(cram.stats().promoted, 40 * 64);
     store.audit().unwrap();
+}
+
+/// A page that somebody can write past the fence is refused by name, and is no burden to the node.
+#[test]
+fn only_private_anonymous_pages_come_in() {
+    with_cram!(cram, handler, {
+        let page = &pages()[0];
+        for origin in [PageOrigin::SharedAnonymous, PageOrigin::PageCache, PageOrigin::Unmovable] {
+            assert_eq!(handler.demote(origin, page), Err(DemoteError::Origin { origin }));
+        }
+        assert_eq!((cram.stats().refused, cram.capacity(handler.medium()).occupied_frames), (3, 0));
+        handler.demote(PageOrigin::PrivateAnonymous, page).unwrap();
+    });
 }

@@ -8,8 +8,8 @@ mod synth;
 use lent::Lent;
 use pnode_compress::codec::{Codec, Scratch, Tag};
 use pnode_compress::store::{
-    AuditError, BlockSize, Checksums, Compaction, Config, ConfigError, Damage, LoadError, RemoveError, Slot,
-    StoreError, WorkerError,
+    AuditError, BlockSize, Checksums, Compaction, Config, ConfigError, Damage, LoadError, RemoveError, Shard,
+    Slot, StoreError, WorkerError,
 };
 use pnode_core::PageSize;
 use synth::Mix;
@@ -256,6 +256,45 @@ fn what_cannot_be_is_refused() {
         assert!(matches!(wrong, Err(StoreError::PageLength { .. })), "{bytes}");
     }
     assert_eq!(store.audit(), Ok::<(), AuditError>(()));
+}
+
+/// A store looks at a few of the blocks in which something was freed, and at all of them before it takes a new one.
+#[test]
+fn a_hole_is_found_however_many_blocks_have_changed_since_it_came_to_be() {
+    let config = Config::new(200, 12);
+    let mut lent = Lent::new(config, 48, 1);
+    let store = lent.store(config);
+    let (mut scratch, mut buffer) = (Scratch::new(), [0; PAGE]);
+    let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+    let mut put = |slot, codec, len: usize| {
+        worker.store_encoded(Slot::new(slot), Tag::plain(codec), &vec![1; len]).map(|_| ())
+    };
+    // Three raw pages and four quarters of one in each block.
+    for block in 0..12 {
+        (0..3).for_each(|i| put(block * 8 + i, Codec::Raw, PAGE).unwrap());
+        (3..7).for_each(|i| put(block * 8 + i, Codec::Fast, 32 * 32 - 4).unwrap());
+    }
+    assert!(put(100, Codec::Fast, 8).is_err(), "the pool is full");
+    // Looked at last: what was freed first.
+    store.remove(Slot::new(0)).unwrap();
+    (1..12).for_each(|block| store.remove(Slot::new(block * 8 + 3)).unwrap());
+    put(100, Codec::Raw, PAGE).expect("the hole is there");
+    store.audit().unwrap();
+}
+
+#[test]
+fn an_empty_block_is_kept_until_it_is_asked_for() {
+    let config = Config::new(8, 2);
+    let mut lent = Lent::new(config, 8, 1);
+    let store = lent.store(config);
+    let metadata = config.words().unwrap() * 8 + size_of::<Shard>();
+    let (mut scratch, mut buffer) = (Scratch::new(), [0; PAGE]);
+    let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+    worker.store(Slot::new(0), &synth::corpus("json", 1)).unwrap();
+    worker.remove(Slot::new(0)).unwrap();
+    assert_eq!((store.blocks(), store.trim(0), store.blocks()), (1, 0, 1));
+    assert_eq!((store.trim(9), store.blocks(), store.trim(9)), (1, 0, 0));
+    assert_eq!(store.stats().metadata_bytes, metadata as u64);
 }
 
 /// A page that is kept as it is covers its own bytes and no more, whatever else the block holds, and its checksum goes

@@ -27,6 +27,32 @@ fn contents(count: usize) -> Vec<Vec<u8>> {
     pages.chunks_exact(PAGE).take(count).map(<[u8]>::to_vec).collect()
 }
 
+/// What a call does is bounded by its budget: a look costs an entry and a line of the pool, a comparison both objects.
+#[test]
+fn a_call_does_what_its_budget_pays_for() {
+    for (checksums, first) in [(Checksums::On, 4 + 64), (Checksums::Off, 4 + 1024)] {
+        let config = Config::new(16, 8).checksums(checksums).shared(8);
+        let mut lent = Lent::new(config, 32, 1);
+        let store = lent.store(config);
+        let (mut scratch, mut buffer) = (Scratch::new(), [0; PAGE]);
+        let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+        for slot in 0..16 {
+            // Eight pairs.
+            let object = [slot as u8 % 8 + 1; 1024];
+            worker.store_encoded(Slot::new(slot), Tag::plain(Codec::Fast), &object).unwrap();
+        }
+        let mut index = [0; 64];
+        let mut pass = Deduplication::new(&mut index);
+        // The index is cleared first.
+        assert_eq!(store.deduplicate(&mut pass, 64 * 8).looked_at, 0);
+        assert_eq!(store.deduplicate(&mut pass, first).looked_at, 1);
+        assert_eq!(store.deduplicate(&mut pass, 7 * first).looked_at, 8);
+        let found = store.deduplicate(&mut pass, 3 * (first + 2 * 1024));
+        assert_eq!((found.looked_at, found.merged), (11, 3), "{checksums:?}");
+        store.audit().unwrap();
+    }
+}
+
 /// One whole pass with an index of `words`, in steps of `budget`.
 fn pass<P: FrameMemory>(store: &Store<'_, P>, words: usize, budget: usize) -> Deduplicated {
     let mut index = vec![u64::MAX; words];

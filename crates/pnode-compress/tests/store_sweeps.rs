@@ -276,7 +276,7 @@ fn a_pass_that_is_dropped_keeps_no_empty_block() {
         let (mut scratch, mut buffer) = (Scratch::new(), [0; PAGE]);
         let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
         let mut noise = 1u64;
-        for slot in 0..6 {
+        for slot in 0..8 {
             let word = |_| {
                 noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (noise >> 56) as u8
@@ -284,8 +284,8 @@ fn a_pass_that_is_dropped_keeps_no_empty_block() {
             let page: Vec<u8> = (0..PAGE).map(word).collect();
             worker.store(Slot::new(slot), &page).unwrap();
         }
-        // Three such pages fill a block, so the second one is kept empty, for the next page.
-        (3..6).for_each(|slot| worker.remove(Slot::new(slot)).unwrap());
+        // Four such pages fill a block, so the second one is kept empty, for the next page.
+        (4..8).for_each(|slot| worker.remove(Slot::new(slot)).unwrap());
         store.audit().unwrap();
         assert_eq!(store.blocks(), 2);
         worker.compact(&mut Compaction::new(), budget * 10);
@@ -293,4 +293,27 @@ fn a_pass_that_is_dropped_keeps_no_empty_block() {
         let memory = store.dismantle();
         assert_eq!(memory.free_frames(), memory.frames(), "after a budget of {}", budget * 10);
     }
+}
+
+/// Raw pages fill blocks of four, and compaction takes the sparsest wherever it is.
+#[test]
+fn compaction_empties_the_sparsest_blocks() {
+    const CONFIG: Config = Config::new(64, 16);
+    let mut lent = Lent::new(CONFIG, 64, 1);
+    let store = lent.store(CONFIG);
+    let (mut scratch, mut buffer) = (Scratch::new(), [0; PAGE]);
+    let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+    for slot in 0..32 {
+        worker.store_encoded(Slot::new(slot), Tag::plain(Codec::Raw), &[slot as u8; PAGE]).unwrap();
+    }
+    // Three pages are left in each of seven blocks, and one in the last that was filled.
+    (0..7)
+        .map(|block| 4 * block)
+        .chain([28, 29, 30])
+        .for_each(|slot| worker.remove(Slot::new(slot)).unwrap());
+    let mut pass = Compaction::new();
+    let progress = worker.compact(&mut pass, usize::MAX);
+    assert!(progress.done);
+    assert_eq!((progress.moved_bytes, store.blocks()), (3 * PAGE as u64 + PAGE as u64, 6));
+    store.audit().unwrap();
 }

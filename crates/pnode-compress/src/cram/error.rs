@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use pnode_core::PageSize;
+use pnode_core::{PageOrigin, PageSize};
 
 use super::{Phase, Pressure, Stale};
 
@@ -31,6 +31,11 @@ pub enum DemoteError {
         /// The size of the node's pages.
         page: PageSize,
     },
+    /// The page may be written past the fence of a page table.
+    Origin {
+        /// What it is for.
+        origin: PageOrigin,
+    },
     /// The frame was in use for a moment; try again.
     Busy,
 }
@@ -51,6 +56,12 @@ impl fmt::Display for DemoteError {
             Self::Full => f.write_str("the node has no room for this page; use the next tier or swap"),
             Self::PageLength { bytes, page } => {
                 write!(f, "{bytes} bytes are no page of this node, whose pages have {page:?}")
+            }
+            Self::Origin { origin } => {
+                write!(
+                    f,
+                    "only private anonymous pages come in, this one is {origin:?}; use the next tier or swap"
+                )
             }
             Self::Busy => f.write_str("the frame was in use for a moment; try again"),
         }

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use pnode_core::PageOrigin;
+
 use super::Cram;
 use super::error::{DemoteError, FaultError, Retry};
 use super::frames::{Resident, Stale, State, Turned};
@@ -32,16 +34,20 @@ impl<'c, 'm, M: Medium> Handler<'c, 'm, M> {
         &mut self.medium
     }
 
-    /// Takes a page in. The caller has made sure that it does not change meanwhile; it is the host who knows that the
-    /// page is anonymous: pages of the page cache are written by the kernel past any fence, and must not come here.
+    /// Takes a page in. The caller has made sure that it does not change meanwhile, and says what it is for: only private
+    /// anonymous pages come in. Those of files and of shared memory are written by system calls past any fence of a page
+    /// table, and unmovable ones by whoever has their address.
     ///
     /// Admission is tested for each page, so a node that fills up in the middle of a batch turns the rest away.
     ///
     /// # Errors
     ///
     /// [`DemoteError`]; nothing is left of the page in the node.
-    pub fn demote(&mut self, page: &[u8]) -> Result<Resident, DemoteError> {
-        let taken = self.take_in(page);
+    pub fn demote(&mut self, origin: PageOrigin, page: &[u8]) -> Result<Resident, DemoteError> {
+        let taken = match origin {
+            PageOrigin::PrivateAnonymous => self.take_in(page),
+            _ => Err(DemoteError::Origin { origin }),
+        };
         self.cram.note(if taken.is_ok() { Event::Demoted } else { Event::Refused });
         taken
     }

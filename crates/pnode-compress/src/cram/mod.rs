@@ -14,7 +14,7 @@
 //! | when | the host | the service |
 //! | --- | --- | --- |
 //! | at start | makes a [`Cram`] over words that it lends, and in each thread a [`Handler`] with that thread's [`Medium`] | |
-//! | **demotion**: a cold anonymous page is to leave | unmaps it (so that it cannot change), calls [`Handler::demote`], puts [`Resident::to_bits`] in the page-table entry, frees the old frame | tests admission for this very page, keeps a compressed copy. On an error nothing is left in the node: map the page again, or take it to the next tier |
+//! | **demotion**: a cold private anonymous page is to leave | unmaps it (so that it cannot change), calls [`Handler::demote`], which refuses any other, puts [`Resident::to_bits`] in the page-table entry, frees the old frame | tests admission for this very page, keeps a compressed copy. On an error nothing is left in the node: map the page again, or take it to the next tier |
 //! | **read fault** | takes a frame, calls [`Handler::read`], maps the frame *read-only*; the page stays resident, and the frame is a clean cache that may be dropped at any time | decompresses, verifies; a node that can be mapped itself is mapped read-only, and no fault happens |
 //! | **write fault** | calls [`Handler::write_fault`]; takes a frame, or returns [`Promotion::no_memory`]; [`Promotion::copy_to`] the frame; maps it writable; [`Copied::finish`] | exactly one of all racing writers gets the [`Promotion`], the others [`Retry`]; the page is freed and scrubbed only in `finish`. A promotion that is dropped on the way leaves the page resident |
 //! | **write in place**, if the host sets a budget | [`Handler::open`], [`Handler::fence`] | counts the open pages, and sets the worst case of each aside in the medium |
@@ -34,6 +34,7 @@
 //! use pnode_compress::cram::{Cram, Curve, FaultError, Retry};
 //! use pnode_compress::memory::{BufferFrames, PageBytes};
 //! use pnode_compress::store::{Config, Shard, Store};
+//! use pnode_core::PageOrigin;
 //! use pnode_core::sync::AtomicU64;
 //! # let words = |n| (0..n).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
 //!
@@ -50,7 +51,7 @@
 //!
 //! // Demotion, and a read that leaves the page where it is.
 //! let page = [*b"a line in a log\n"; 256].concat();
-//! let resident = handler.demote(&page)?;
+//! let resident = handler.demote(PageOrigin::PrivateAnonymous, &page)?;
 //! let mut frame = [0; 4096];
 //! handler.read(resident, &mut frame)?;
 //! assert_eq!(page, frame);

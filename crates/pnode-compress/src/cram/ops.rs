@@ -76,7 +76,9 @@ impl<H: CramHost> NodeOps for CramOps<'_, H> {
             }
             match self.host.demote(*block) {
                 Ok(()) => {}
-                Err(DemoteError::Busy | DemoteError::PageLength { .. }) => return Ok(Moved { arrived }),
+                Err(DemoteError::Busy | DemoteError::PageLength { .. } | DemoteError::Origin { .. }) => {
+                    return Ok(Moved { arrived });
+                }
                 Err(_) => return Err(MoveError::Full { arrived }),
             }
         }

@@ -257,3 +257,17 @@ impl<L: RawLock> fmt::Debug for DeviceMedium<'_, '_, L> {
         write!(f, "DeviceMedium({:?}, {:?})", self.bound, self.safeguards)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_safeguard_is_left_out_once_and_no_other_with_it() {
+        for out in Safeguard::ALL {
+            let left = Safeguards::ALL.without(out);
+            assert_eq!(left.without(out), left);
+            assert!(Safeguard::ALL.iter().all(|&safeguard| left.has(safeguard) == (safeguard != out)));
+        }
+    }
+}

@@ -5,10 +5,12 @@ use loom::thread;
 use pnode_compress::cram::{Bound, Cram, Curve, FaultError, Medium, ReadError, Resident, Usage, WriteError};
 use pnode_compress::memory::{BufferFrames, PageBytes};
 use pnode_core::sync::{AtomicU64, Ordering, UnsafeCell, explore};
-use pnode_core::{FrameSource, MigrateType, Order, PageSize};
+use pnode_core::{FrameSource, MigrateType, Order, PageOrigin, PageSize};
 
 use crate::{A, B, PAGE, page};
 
+/// What every page of these tests is for, where nothing else is said.
+const ANONYMOUS: PageOrigin = PageOrigin::PrivateAnonymous;
 /// A medium of one frame that notices when two threads use it without an order between them.
 struct Frame {
     cell: Arc<Contents>,
@@ -91,7 +93,7 @@ fn promote(cram: &'static Cram<'static>, frame: Frame, page: Resident) -> Option
 fn of_racing_writers_one_wins_and_the_frame_can_be_filled_again() {
     explore(3, || {
         let (cram, frame) = cram();
-        let resident = cram.handler(frame()).demote(&page(A)).unwrap();
+        let resident = cram.handler(frame()).demote(ANONYMOUS, &page(A)).unwrap();
         let there = {
             let frame = frame();
             thread::spawn(move || promote(cram, frame, resident))
@@ -99,7 +101,7 @@ fn of_racing_writers_one_wins_and_the_frame_can_be_filled_again() {
         let here = promote(cram, frame(), resident);
         // The next page may come in as soon as the frame is free, while the loser still looks at it.
         let mut handler = cram.handler(frame());
-        let next = handler.demote(&page(B)).ok();
+        let next = handler.demote(ANONYMOUS, &page(B)).ok();
         let there = there.join().unwrap();
         assert!(matches!((here, there), (Some(A), None) | (None, Some(A))), "{here:?} {there:?}");
         if let Some(next) = next {
@@ -114,7 +116,7 @@ fn of_racing_writers_one_wins_and_the_frame_can_be_filled_again() {
 fn a_page_is_freed_only_after_who_gave_up_promoting_it_is_done_reading() {
     explore(3, || {
         let (cram, frame) = cram();
-        let resident = cram.handler(frame()).demote(&page(A)).unwrap();
+        let resident = cram.handler(frame()).demote(ANONYMOUS, &page(A)).unwrap();
         let writer = {
             let frame = frame();
             thread::spawn(move || {
@@ -137,7 +139,7 @@ fn a_page_that_two_open_is_counted_once() {
     explore(3, || {
         let (cram, frame) = cram();
         cram.set_writable_budget(2);
-        let resident = cram.handler(frame()).demote(&page(A)).unwrap();
+        let resident = cram.handler(frame()).demote(ANONYMOUS, &page(A)).unwrap();
         let other = {
             let frame = frame();
             thread::spawn(move || cram.handler(frame).open(resident).unwrap())
@@ -156,7 +158,7 @@ fn a_page_that_is_opened_while_it_is_freed_leaves_nothing_open() {
     explore(3, || {
         let (cram, frame) = cram();
         cram.set_writable_budget(1);
-        let resident = cram.handler(frame()).demote(&page(A)).unwrap();
+        let resident = cram.handler(frame()).demote(ANONYMOUS, &page(A)).unwrap();
         let other = {
             let frame = frame();
             thread::spawn(move || {
@@ -181,7 +183,7 @@ fn a_node_is_not_finished_while_a_page_comes_in() {
         let (cram, frame) = cram();
         let demoter = {
             let frame = frame();
-            thread::spawn(move || cram.handler(frame).demote(&page(A)).is_ok())
+            thread::spawn(move || cram.handler(frame).demote(ANONYMOUS, &page(A)).is_ok())
         };
         cram.close().unwrap();
         let finished = cram.finish().is_ok();
@@ -196,7 +198,7 @@ fn a_node_is_not_finished_while_a_page_comes_in() {
 fn who_finishes_a_node_sees_what_its_last_page_did() {
     explore(3, || {
         let (cram, frame) = cram();
-        let resident = cram.handler(frame()).demote(&page(A)).unwrap();
+        let resident = cram.handler(frame()).demote(ANONYMOUS, &page(A)).unwrap();
         let freer = {
             let frame = frame();
             thread::spawn(move || cram.handler(frame).free(resident).unwrap())
@@ -232,7 +234,7 @@ fn who_has_a_pages_name_gets_its_bytes_or_none() {
                     }
                 })
             };
-            let resident = cram.handler(frame()).demote(&page(A)).unwrap();
+            let resident = cram.handler(frame()).demote(ANONYMOUS, &page(A)).unwrap();
             entry.store(resident.to_bits(), Ordering::Relaxed);
             reader.join().unwrap();
         });

@@ -17,6 +17,7 @@ use pnode_compress::device::{
     Cell, Device, DeviceConfig, DeviceMedium, DeviceStorage, Edge, Interrupt, LEVELS, MailboxConfig,
     Safeguard, Safeguards, Threshold,
 };
+use pnode_core::PageOrigin;
 use pnode_core::sync::{AtomicU64, Lock, Ordering, SpinLock};
 
 pub(crate) use upkeep::{Ballooning, Hot};
@@ -24,6 +25,8 @@ use upkeep::{PER_UNIT, SAVED, UNIT};
 
 pub(crate) const PAGE: usize = 4096;
 
+/// What every page of these tests is for, where nothing else is said.
+const ANONYMOUS: PageOrigin = PageOrigin::PrivateAnonymous;
 /// What the load writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
@@ -474,7 +477,7 @@ impl Host<'_> {
         let Some(page) = found else { return };
         self.cold = page + 1;
         let Place::Ordinary(bytes) = &self.pages[page] else { return };
-        match self.handler.demote(bytes) {
+        match self.handler.demote(ANONYMOUS, bytes) {
             Ok(resident) => {
                 self.pages[page] = Place::Compressed(resident);
                 self.ordinary -= 1;

@@ -14,7 +14,9 @@ use pnode_compress::cram::{self, Cram, Curve, Pressure, Resident};
 use pnode_compress::memory::Mapped;
 use pnode_compress::store::{BlockSize, Config, ConfigError, Shard, Stats, Store, Worker};
 use pnode_core::sync::{AtomicU64, SpinLock};
-use pnode_core::{AllocError, Denied, Frame, FrameRange, FrameSource, Grant, NodeId, Pfn, Request};
+use pnode_core::{
+    AllocError, Denied, Frame, FrameRange, FrameSource, Grant, NodeId, PageOrigin, Pfn, Request,
+};
 
 use super::reclaim::DemoteError;
 use super::region::Region;
@@ -174,7 +176,7 @@ impl Compressed {
             if !site.backing.read(index, 0, page) {
                 return Err(DemoteError::NotResident);
             }
-            handler.demote(page).map_err(DemoteError::Refused)
+            handler.demote(PageOrigin::PrivateAnonymous, page).map_err(DemoteError::Refused)
         });
         taken.ok_or(unplugged)?
     }
