@@ -123,13 +123,13 @@ impl Compressed {
         let words = |count: usize| -> Vec<_> { (0..count).map(|_| AtomicU64::new(0)).collect() };
         let store_words = keep(&arena, words(config.words().map_err(CompressedError::Store)?));
         let shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new()).collect();
-        let memory = site.owner_grant().map_err(CompressedError::Grant)?;
+        let memory = site.grant_for_setup().map_err(CompressedError::Grant)?;
         let memory = OnBacking::mapped(memory, &site.backing, site.frames);
         let store =
             Store::new(config, memory, store_words, keep(&arena, shards)).map_err(CompressedError::Store)?;
         let cram = Cram::new(advertised, Curve::DEFAULT, keep(&arena, words(Cram::words(advertised))))
             .map_err(|_| CompressedError::Advertised)?;
-        let window = Window::new(site.owner_grant().map_err(CompressedError::Grant)?, window)?;
+        let window = Window::new(site.grant_for_setup().map_err(CompressedError::Grant)?, window)?;
         Ok(Self {
             node: site.node,
             frames: site.frames,

@@ -104,7 +104,9 @@ impl Region {
     /// Whether the node that the mapping is bound to is leaving, or has left: the bind does not apply any more, also if
     /// another node has the id now.
     fn has_left(&self, site: &Site) -> bool {
-        site.life() != self.life || self.shared.nodes.state(site.node).is_none_or(|state| state.is_draining())
+        site.is_unplugged()
+            || site.life() != self.life
+            || self.shared.nodes.state(site.node).is_none_or(|state| state.is_draining())
     }
 
     /// A frame of the node that the mapping is bound to.

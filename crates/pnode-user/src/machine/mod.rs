@@ -230,7 +230,10 @@ impl Machine {
     ///
     /// [`Denied`] says which door is shut.
     pub fn grant(&self, node: NodeId, reason: Reason) -> Result<MachineGrant<'_>, Denied> {
-        let grant = self.shared.gate(node, self.shared.nodes.grant(node, reason))?;
+        let grant = self.shared.nodes.grant(node, reason);
+        let set_up =
+            |grant| self.shared.site(node).map_or(Err(Denied::Unknown { node }), |site| site.set_up(grant));
+        let grant = self.shared.gate(node, grant.and_then(set_up))?;
         Ok(MachineGrant { grant, machine: self })
     }
 

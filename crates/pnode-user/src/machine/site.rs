@@ -115,12 +115,12 @@ impl Site {
     /// Brings the memory online, and the service that the node may have.
     fn start(&self) -> Result<(), BuildError> {
         let node = self.node;
-        self.bring_online().map_err(BuildError::Online)?;
         if self.watch().fails(Point::Plug) {
             const EIO: i32 = 5;
             let error = SysError { call: "plug", errno: EIO };
             return Err(BuildError::Memory { node, error: error.into() });
         }
+        self.bring_online().map_err(BuildError::Online)?;
         if let Some(service) = self.served.service {
             if let Holder::Private(owner) = &*self.holder.read().unwrap_or_else(PoisonError::into_inner) {
                 owner.serve(service).map_err(BuildError::Service)?;
@@ -169,11 +169,23 @@ impl Site {
         work(self.holder.read().unwrap_or_else(PoisonError::into_inner).handle())
     }
 
+    /// The owner's grant, once the node is set up.
     pub(super) fn owner_grant(&self) -> Result<Grant<'static, Zone>, Denied> {
+        self.set_up(self.grant_for_setup()?)
+    }
+
+    /// The owner's grant also while the node's service is made.
+    pub(super) fn grant_for_setup(&self) -> Result<Grant<'static, Zone>, Denied> {
         match &*self.holder.read().unwrap_or_else(PoisonError::into_inner) {
             Holder::Ordinary(_) => Err(Denied::NotPrivate { node: self.node }),
             Holder::Private(owner) => owner.grant(),
         }
+    }
+
+    /// A grant of the node, if the node is set up by now: while its service is made it has memory, and that may fail still.
+    pub(super) fn set_up(&self, grant: Grant<'static, Zone>) -> Result<Grant<'static, Zone>, Denied> {
+        // After the grant was given: a node that is set up now was so in the life that the grant is of, or is so by now.
+        if self.is_unplugged() { Err(Denied::Unknown { node: self.node }) } else { Ok(grant) }
     }
 
     /// Whether the node consents to a placement.
@@ -377,6 +389,36 @@ impl core::error::Error for AuditError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_gets_a_node_before_it_is_set_up() {
+        let mut machine = Machine::builder().node(NodeSpec::compressed(32, 64)).build().unwrap();
+        let node = machine.node(0).unwrap();
+        machine.unplug(node).unwrap();
+        let site = &mut Arc::get_mut(&mut machine.shared).unwrap().sites[0];
+        site.kind = Kind::Compressed { features: site.features, advertised: 0 };
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            for reason in [None, Some(Reason::Demotion)] {
+                let (machine, stop) = (&machine, &stop);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let grant = match reason {
+                            None => machine.owner_grant(node),
+                            Some(reason) => machine.grant(node, reason),
+                        };
+                        assert!(grant.is_err(), "a grant of a node that never was");
+                    }
+                });
+            }
+            for _ in 0..300 {
+                assert!(matches!(machine.plug(node), Err(BuildError::Compressed { .. })));
+                assert!(!machine.state(node).unwrap().is_registered());
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        machine.audit().unwrap();
+    }
 
     #[test]
     fn a_node_whose_service_fails_stays_unplugged() {
