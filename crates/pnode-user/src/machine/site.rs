@@ -392,31 +392,29 @@ mod tests {
 
     #[test]
     fn nobody_gets_a_node_before_it_is_set_up() {
-        let mut machine = Machine::builder().node(NodeSpec::compressed(32, 64)).build().unwrap();
-        let node = machine.node(0).unwrap();
+        let doors = Features::RECLAIM | Features::DEMOTION | Features::USER_NUMA | Features::HOTUNPLUG;
+        let builder = Machine::builder().node(NodeSpec::ordinary(32));
+        let machine = builder.node(NodeSpec::compressed(32, 64).features(doors)).build().unwrap();
+        let [dram, node] = [0, 1].map(|number| machine.node(number).unwrap());
         machine.unplug(node).unwrap();
-        let site = &mut Arc::get_mut(&mut machine.shared).unwrap().sites[0];
-        site.kind = Kind::Compressed { features: site.features, advertised: 0 };
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        thread::scope(|scope| {
-            for reason in [None, Some(Reason::Demotion)] {
-                let (machine, stop) = (&machine, &stop);
-                scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        let grant = match reason {
-                            None => machine.owner_grant(node),
-                            Some(reason) => machine.grant(node, reason),
-                        };
-                        assert!(grant.is_err(), "a grant of a node that never was");
-                    }
-                });
-            }
-            for _ in 0..300 {
-                assert!(matches!(machine.plug(node), Err(BuildError::Compressed { .. })));
-                assert!(!machine.state(node).unwrap().is_registered());
-            }
-            stop.store(true, Ordering::Relaxed);
-        });
+        // What a plug does before the node's service is made.
+        let site = machine.shared.site(node).unwrap();
+        *site.holder.write().unwrap() =
+            Holder::claim(machine.shared.nodes, node, site.class, site.kind).unwrap();
+        site.bring_online().unwrap();
+        let unknown = Some(Denied::Unknown { node });
+        assert_eq!(machine.owner_grant(node).err(), unknown);
+        assert_eq!(machine.grant(node, Reason::Demotion).err(), unknown);
+        assert!(site.grant_for_setup().is_ok());
+        let memory = machine.map_at(1, Placement::Bound(node)).unwrap();
+        memory.write(0, &[1]).unwrap();
+        assert!(memory.place(0).is_resident_on(dram));
+        assert!(memory.demote(0..1, node).is_err());
+        // What it does if that fails.
+        site.withdraw();
+        assert!(!machine.state(node).unwrap().is_registered());
+        machine.plug(node).unwrap();
+        assert!(machine.owner_grant(node).is_ok());
         machine.audit().unwrap();
     }
 
