@@ -2,8 +2,11 @@
 
 mod support;
 
-use pnode_core::{Features, MemoryClass, Order, Request};
-use pnode_user::machine::{Advice, Builder, Place, Placement, Process, ProcessError, Rights};
+use pnode_core::policy::{Mode, Wish};
+use pnode_core::{Features, MemoryClass, NodeId, NodeMask, Order, Request};
+use pnode_user::machine::{
+    Advice, Builder, Existing, Mapping, Place, Placement, Process, ProcessError, Rights,
+};
 use pnode_user::{Machine, NodeSpec};
 
 use support::{ids, on_all};
@@ -157,7 +160,8 @@ fn where_no_block_is_free_pages_are_small() {
 /// Seeded steps compared with a word a page.
 #[test]
 fn no_byte_is_lost_whatever_becomes_of_huge_mappings() {
-    for seed in [11, 12u64] {
+    let machines: [fn() -> Builder; 2] = [builder, tiers];
+    for (seed, builder) in (11u64..).zip(machines.into_iter().cycle()).take(4) {
         println!("seed {seed}");
         on_all(builder, |machine| {
             let [near, other, far, _] = ids(machine);
@@ -172,7 +176,7 @@ fn no_byte_is_lost_whatever_becomes_of_huge_mappings() {
             let mut found = [0; 8];
             for step in 0..400 {
                 let page = random(memory.pages());
-                match random(8) {
+                match random(9) {
                     0..=2 => {
                         words[page] = step + 1;
                         memory.write(page * PAGE, &words[page].to_le_bytes()).unwrap();
@@ -182,7 +186,12 @@ fn no_byte_is_lost_whatever_becomes_of_huge_mappings() {
                         assert_eq!(u64::from_le_bytes(found), words[page], "step {step}, page {page}");
                     }
                     4 => memory.migrate(page, [near, other][random(2)]).unwrap(),
-                    5 => drop(memory.demote(page..(page + 20).min(words.len()), far).unwrap()),
+                    5 => {
+                        let pages = [page..(page + 20).min(words.len()), 0..words.len()];
+                        memory.demote(pages[random(2)].clone(), far).unwrap();
+                    }
+                    // Not every far tier opened the door.
+                    7 => drop(memory.promote(page & !(HUGE - 1)..words.len(), far)),
                     6 => {
                         machine.reclaim(1 + random(64));
                     }
@@ -199,4 +208,145 @@ fn no_byte_is_lost_whatever_becomes_of_huge_mappings() {
             assert!(counters.huge_faults >= 2 && counters.huge_moves > 0, "{counters}");
         });
     }
+}
+
+/// Two ordinary nodes, a far tier with every door that moving takes, and a device that users may bind to.
+fn tiers() -> Builder {
+    let far = Features::RECLAIM | Features::DEMOTION | Features::PROMOTION | Features::HOTUNPLUG;
+    Machine::builder()
+        .node(NodeSpec::ordinary(3072))
+        .node(NodeSpec::ordinary(3072))
+        .node(NodeSpec::private(MemoryClass::FAR, 2048).features(far))
+        .node(NodeSpec::private(MemoryClass::HBM, 2048).features(Features::USER_NUMA | Features::HOTUNPLUG))
+}
+
+fn fill(memory: &Mapping) {
+    memory.advise_huge();
+    for page in 0..memory.pages() {
+        memory.write(page * PAGE + 8, &(page as u64 + 1).to_le_bytes()).unwrap();
+    }
+}
+
+#[track_caller]
+fn holds(memory: &Mapping) {
+    for page in 0..memory.pages() {
+        let mut word = [0; 8];
+        memory.read(page * PAGE + 8, &mut word).unwrap();
+        assert_eq!(u64::from_le_bytes(word), page as u64 + 1, "page {page}");
+    }
+}
+
+#[track_caller]
+fn is_whole_on(memory: &Mapping, node: NodeId) {
+    for page in (0..memory.pages()).step_by(HUGE) {
+        assert!(memory.is_huge(page) && memory.place(page).is_resident_on(node), "{:?}", memory.place(page));
+    }
+}
+
+#[test]
+fn a_huge_mapping_goes_to_private_memory_and_comes_back_whole() {
+    on_all(tiers, |machine| {
+        let [near, other, far, device] = ids(machine);
+        let memory = machine.map(2 * HUGE, near).unwrap();
+        fill(&memory);
+        // By its drivers, in a circle through every kind of node.
+        for node in [device, far, device, other, far, near] {
+            for page in [7, HUGE + 9] {
+                match machine.owner_grant(node) {
+                    Ok(grant) => memory.migrate_with(page, &grant).unwrap(),
+                    Err(_) => memory.migrate(page, node).unwrap(),
+                }
+            }
+            is_whole_on(&memory, node);
+            holds(&memory);
+            is_whole_on(&memory, node);
+        }
+        assert_eq!(machine.counters().huge_moves, 12);
+        // By tiering: demoted as asked, promoted as asked.
+        assert_eq!(memory.demote(0..2 * HUGE, far).unwrap().pages, 2 * HUGE);
+        is_whole_on(&memory, far);
+        assert_eq!(memory.promote(0..2 * HUGE, far), Ok(2 * HUGE));
+        is_whole_on(&memory, near);
+        holds(&memory);
+        // A part of it goes alone.
+        assert_eq!(memory.demote(1..HUGE, far).unwrap().pages, HUGE - 1);
+        assert!(memory.place(0).is_resident_on(near) && !memory.is_huge(0));
+        holds(&memory);
+    });
+}
+
+#[test]
+fn reclaim_promotion_and_unplug_take_huge_mappings_whole() {
+    on_all(tiers, |machine| {
+        let [near, _, far, _] = ids(machine);
+        let memory = machine.map(2 * HUGE, near).unwrap();
+        fill(&memory);
+        machine.age();
+        // A page of the second one is hot, so all of it is.
+        memory.read((HUGE + 3) * PAGE, &mut [0]).unwrap();
+        assert_eq!(machine.reclaim(1), HUGE);
+        assert!(memory.is_huge(0) && memory.place(0).is_resident_on(far));
+        assert!(memory.is_huge(HUGE) && memory.place(HUGE).is_resident_on(near));
+        holds(&memory);
+        // It is hot now, and comes back whole.
+        assert_eq!(machine.promote_hot(far, 1), Ok(HUGE));
+        is_whole_on(&memory, near);
+        machine.age();
+        assert_eq!(machine.reclaim(2 * HUGE), 2 * HUGE);
+        is_whole_on(&memory, far);
+        assert_eq!(machine.unplug(far).unwrap().pages, 2 * HUGE);
+        is_whole_on(&memory, near);
+        holds(&memory);
+        machine.plug(far).unwrap();
+        // Where the tier has no block for it, its pages go one by one.
+        let grant = machine.owner_grant(far).unwrap();
+        let mut held: Vec<_> = std::iter::from_fn(|| grant.alloc(Request::page()).ok()).collect();
+        (0..100).for_each(|_| machine.free(held.remove(0)).unwrap());
+        machine.age();
+        assert_eq!(machine.reclaim(60), 60);
+        assert_eq!((0..2 * HUGE).filter(|page| memory.place(*page).is_resident_on(far)).count(), 60);
+        holds(&memory);
+        held.into_iter().for_each(|frame| machine.free(frame).unwrap());
+    });
+}
+
+#[test]
+fn policies_place_and_move_huge_mappings() {
+    on_all(tiers, |machine| {
+        let [near, other, _, device] = ids(machine);
+        let process = machine.process(4 * HUGE, near).unwrap();
+        let area = process.map(3 * HUGE, Rights::ReadWrite).unwrap();
+        process.advise(area.clone(), Advice::Huge).unwrap();
+        let bind = |node| Wish::new(Mode::Bind, NodeMask::of(node));
+        // Bound to a private node: one fault there.
+        process.mbind(0..HUGE, &bind(device), Existing::Stay).unwrap();
+        store(&process, 5, 1);
+        assert!(process.is_huge(5) && process.place(5).is_resident_on(device));
+        assert_eq!((machine.counters().huge_faults, machine.policy_faults().hard), (1, 1));
+        // The policy changes, and what is there follows, whole.
+        process.mbind(0..HUGE, &bind(other), Existing::Move).unwrap();
+        assert!(process.is_huge(5) && process.place(5).is_resident_on(other));
+        // move_pages of one page, and migrate_pages of all, there and back in one call.
+        store(&process, HUGE + 5, 2);
+        assert!(process.is_huge(HUGE) && process.place(HUGE).is_resident_on(near));
+        assert_eq!(process.move_pages(&[(HUGE + 5, device), (HUGE + 6, device)]), [Ok(device), Ok(device)]);
+        assert!(process.is_huge(HUGE) && process.place(HUGE).is_resident_on(device));
+        process.move_pages(&[(HUGE, near)]).into_iter().for_each(|moved| assert_eq!(moved, Ok(near)));
+        let both = NodeMask::of(near).with(other);
+        let swapped = NodeMask::of(other).with(near);
+        assert_eq!(process.migrate_pages(&both, &swapped), (0, 0));
+        assert_eq!(process.migrate_pages(&NodeMask::of(near), &NodeMask::of(other)), (HUGE, 0));
+        assert!(process.is_huge(0) && process.is_huge(HUGE) && process.place(HUGE).is_resident_on(other));
+        assert_eq!(machine.counters().huge_moves, 4);
+        // A full bind brings no huge page from elsewhere: its pages are small, and then it fails.
+        process.mbind(2 * HUGE..3 * HUGE, &bind(device), Existing::Stay).unwrap();
+        let grant = machine.owner_grant(device).unwrap();
+        let mut held: Vec<_> = std::iter::from_fn(|| grant.alloc(Request::page()).ok()).collect();
+        machine.free(held.pop().unwrap()).unwrap();
+        store(&process, 2 * HUGE, 3);
+        assert!(!process.is_huge(2 * HUGE) && process.place(2 * HUGE).is_resident_on(device));
+        assert!(process.write(2 * HUGE + 1, 0, &[1]).is_err());
+        held.into_iter().for_each(|frame| machine.free(frame).unwrap());
+        assert_eq!([5, HUGE + 5, 2 * HUGE].map(|page| load(&process, page)), [1, 2, 3]);
+    });
 }

@@ -6,7 +6,7 @@
 use core::ffi::c_ulong;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -175,6 +175,11 @@ impl Catcher {
         }
     }
 
+    /// What tells it from other catchers while it lives.
+    pub(super) fn number(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
     /// Catches touches of `start..start + bytes`.
     pub(super) fn watch(&self, start: usize, bytes: usize, watch: Watch) -> Result<(), SysError> {
         let mode = match watch {
@@ -257,11 +262,12 @@ impl Server {
         let stop = Arc::new(File::from(sys::event_fd().map_err(Refused::Call)?));
         // Of its own, so that reading needs nothing that could fail later.
         let events = File::from(fd.try_clone().map_err(refused("dup"))?);
+        let catcher = fd.as_raw_fd();
         let thread = thread::Builder::new()
             .name("pnode-faults".into())
             .spawn({
                 let stop = Arc::clone(&stop);
-                move || serve_events(events, stop.as_fd())
+                move || serve_events(events, stop.as_fd(), catcher)
             })
             .map_err(refused("clone"))?;
         Ok(Self { stop, thread: Some(thread) })
@@ -294,7 +300,7 @@ impl Drop for AbortOnUnwind {
     }
 }
 
-fn serve_events(mut events: File, stop: BorrowedFd<'_>) {
+fn serve_events(mut events: File, stop: BorrowedFd<'_>, catcher: RawFd) {
     const MESSAGE: usize = 32;
     let _guard = AbortOnUnwind;
     let mut messages = [0u8; 16 * MESSAGE];
@@ -312,13 +318,13 @@ fn serve_events(mut events: File, stop: BorrowedFd<'_>) {
             last = Instant::now();
         }
         for message in messages[..read].chunks_exact(MESSAGE) {
-            serve_event(events.as_fd(), message);
+            serve_event(events.as_fd(), message, catcher);
         }
     }
 }
 
 /// Serves one `struct uffd_msg`: the event's number at byte 0; for a page fault, flags at 8 and the address at 16.
-fn serve_event(fd: BorrowedFd<'_>, message: &[u8]) {
+fn serve_event(fd: BorrowedFd<'_>, message: &[u8], catcher: RawFd) {
     const EVENT_PAGEFAULT: u8 = 0x12;
     const FLAG_WRITE: u64 = 1;
     const FLAG_PROTECTED: u64 = 2;
@@ -328,7 +334,10 @@ fn serve_event(fd: BorrowedFd<'_>, message: &[u8]) {
     }
     let (flags, address) = (word(8), word(16) as usize);
     let access = if flags & (FLAG_WRITE | FLAG_PROTECTED) != 0 { Access::Write } else { Access::Read };
-    if let Some((pager, page)) = signal::pager_at(address) {
+    // A sleeper that was woken early left an event behind that is read after its view is gone: the addresses may be those of a
+    // view of another backend then.
+    let served = signal::pager_at(address).filter(|(pager, _)| pager.view().is_caught_by(catcher));
+    if let Some((pager, page)) = served {
         if pager.fault(page, access).is_err() {
             // The toucher takes the signal next, and there learns the reason (or a system call fails with EFAULT).
             pager.view().shut(page);

@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pnode_core::PageSize;
@@ -263,6 +263,11 @@ impl View {
             }
         }
         Ok(())
+    }
+
+    /// Whether its touches are caught by the catcher of this number.
+    pub(super) fn is_caught_by(&self, catcher: RawFd) -> bool {
+        self.backend.uffd.as_ref().is_some_and(|uffd| uffd.number() == catcher)
     }
 
     /// Makes what is an event at `page` (a touch, or a write to a page that is fenced) a signal to the thread that does

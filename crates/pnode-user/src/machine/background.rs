@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pnode_core::{Denied, NodeId, Reason, Watermarks};
 
-use super::region::State;
-use super::trace::{What, Why};
+use super::region::Page;
+use super::trace::Why;
 use super::{Machine, Shared};
 
 /// How many frames of a node are to be free.
@@ -144,11 +144,12 @@ impl Shared {
                     break;
                 }
                 let Ok(mut cell) = cell.try_lock() else { continue };
-                let is_there = matches!(&cell.state, State::Resident(frame) if frame.node() == node);
-                if is_there && cell.referenced && region.move_to_ordinary(page, &mut cell).is_ok() {
-                    self.counters.promoted_hot.add(1);
-                    region.note(What::Promote, Why::Hot, &cell);
-                    moved += 1;
+                if cell.node() == Some(node) && cell.referenced {
+                    let is_there = |page: &Page| page.node() == Some(node);
+                    let promoted = region.promote_huge_or_page(page, &mut cell, Why::Hot, is_there);
+                    let promoted = promoted.unwrap_or(0);
+                    self.counters.promoted_hot.add(promoted as u64);
+                    moved += promoted;
                 }
             }
         }

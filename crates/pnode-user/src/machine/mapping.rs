@@ -148,11 +148,12 @@ impl Mapping {
     ///
     /// [`FaultError`] if that node has no frame, is private, or the kernel refuses; the page stays where it is.
     pub fn migrate(&self, page: usize, node: NodeId) -> Result<(), FaultError> {
-        if self.region.move_huge(page, node)? {
+        let shared = &self.region.shared;
+        if self.region.relocate_huge(page, node, || shared.huge_frames_on(node))? {
             return Ok(());
         }
         let request = Request::page().prefer(node).this_node_only();
-        self.region.relocate(page, node, || self.region.shared.nodes.alloc(request))
+        self.region.relocate(page, node, || shared.nodes.alloc(request))
     }
 
     /// Moves page `page` to the private node of `grant`, as [`Mapping::migrate`] does.
@@ -163,6 +164,10 @@ impl Mapping {
     pub fn migrate_with(&self, page: usize, grant: &MachineGrant<'_>) -> Result<(), FaultError> {
         if !grant.machine.shows_frames(grant.node()) {
             return Err(FaultError::WholeOnly { node: grant.node() });
+        }
+        let shared = &self.region.shared;
+        if self.region.relocate_huge(page, grant.node(), || shared.huge_frames_of(&grant.grant))? {
+            return Ok(());
         }
         self.region.relocate(page, grant.node(), || grant.grant.alloc(Request::page()))
     }

@@ -10,6 +10,7 @@ use pnode_core::{AllocError, Denied, Features, Frame, Grant, NodeId, NodeMask, R
 
 use super::common::Reclaimed;
 use super::compressed::Compressed;
+use super::huge::Shown;
 use super::mapping::Mapping;
 use super::region::{Page, Region, State};
 use super::site::Site;
@@ -78,10 +79,17 @@ impl Mapping {
         let region = &*self.region;
         let target = region.shared.target(node)?;
         let mut done = Demotion::default();
-        for page in region.clamp(pages) {
+        let pages = region.clamp(pages);
+        for page in pages.clone() {
             let Some(mut cell) = region.lock(page) else { break };
             match &cell.state {
                 State::Resident(frame) if frame.node() != node => {
+                    let elsewhere = |page: &Page| page.node() != Some(node);
+                    let is_whole = page % Machine::HUGE_PAGES == 0 && pages.end - page >= Machine::HUGE_PAGES;
+                    if is_whole && region.demote_huge(page, &mut cell, &target, elsewhere) {
+                        done.pages += Machine::HUGE_PAGES;
+                        continue;
+                    }
                     done.count(region.demote(page, &mut cell, &target));
                 }
                 _ => {}
@@ -110,9 +118,8 @@ impl Mapping {
                 State::Untouched | State::Swapped(_) => None,
             };
             if on == Some(node) {
-                region.move_to_ordinary(page, &mut cell)?;
-                region.note(What::Promote, Why::Asked, &cell);
-                done += 1;
+                done += region
+                    .promote_huge_or_page(page, &mut cell, Why::Asked, |page| page.node() == Some(node))?;
             }
         }
         drop(grant);
@@ -138,6 +145,15 @@ impl Target {
             Self::Private(grant) | Self::Compressed(_, grant) => grant.alloc(Request::page()),
         };
         taken.map_err(DemoteError::NoFrame)
+    }
+
+    /// The frames of a block of the node for a huge mapping; compressed RAM takes single pages.
+    fn block(&self, shared: &Shared) -> Option<Vec<Frame>> {
+        match self {
+            Self::Ordinary(node) => shared.huge_frames_on(*node),
+            Self::Private(grant) => shared.huge_frames_of(grant),
+            Self::Compressed(..) => None,
+        }
     }
 }
 
@@ -265,7 +281,12 @@ impl Shared {
                 continue;
             }
             if let Ok(mut cell) = region.pages[page].try_lock() {
-                done += usize::from(region.visit(page, &mut cell, &mut routes));
+                let whole = region.visit_huge(page, &mut cell, &routes);
+                done += if whole {
+                    Machine::HUGE_PAGES
+                } else {
+                    usize::from(region.visit(page, &mut cell, &mut routes))
+                };
             }
             (page, visits) = (page + 1, visits + 1);
         }
@@ -341,6 +362,53 @@ impl Region {
             }
         }
         may_swap && self.swap_out(page, cell)
+    }
+
+    /// A visit of a huge mapping none of whose pages was touched: whether all of it went to a lower tier. A node that has no
+    /// block for it may have room for its pages.
+    fn visit_huge(&self, page: usize, cell: &mut Page, routes: &Routes) -> bool {
+        let (Some(node), false) = (cell.node(), cell.referenced) else { return false };
+        let ways = routes.from.get(node.index()).map_or(&[][..], |targets| targets);
+        let mut open = ways.iter().filter_map(|to| routes.to.get(to.index())?.as_ref());
+        let is_cold = |page: &Page| !page.referenced && page.node() == Some(node);
+        open.any(|target| self.demote_huge(page, cell, target, is_cold))
+    }
+
+    /// Moves the huge mapping that `page` is part of to the node of `target`; whether it is one, and there is a block for it.
+    fn demote_huge(
+        &self,
+        page: usize,
+        cell: &mut Page,
+        target: &Target,
+        suits: impl Fn(&Page) -> bool,
+    ) -> bool {
+        let take = || target.block(&self.shared);
+        // What the kernel refuses for all pages it may do for single ones.
+        let Ok(Some(block)) = self.move_huge(page, cell, Shown::AtNextTouch, suits, take) else {
+            return false;
+        };
+        self.shared.counters.demoted.add(Machine::HUGE_PAGES as u64);
+        self.note_huge(What::Demote, Why::Asked, block);
+        true
+    }
+
+    /// Moves `page` to ordinary memory, or the huge mapping that it is part of if every page of that `suits`. Returns how many
+    /// pages moved.
+    pub(super) fn promote_huge_or_page(
+        &self,
+        page: usize,
+        cell: &mut Page,
+        why: Why,
+        suits: impl Fn(&Page) -> bool,
+    ) -> Result<usize, FaultError> {
+        let whole = self.move_huge_to_ordinary(page, cell, suits).map_err(FaultError::Kernel)?;
+        if let Some(block) = whole {
+            self.note_huge(What::Promote, why, block);
+            return Ok(Machine::HUGE_PAGES);
+        }
+        self.move_to_ordinary(page, cell)?;
+        self.note(What::Promote, why, cell);
+        Ok(1)
     }
 
     /// Writes a page that is in a frame to the swap file; whether there was room.

@@ -54,6 +54,16 @@ pub(super) struct Page {
     pub(super) freeable: bool,
 }
 
+impl Page {
+    /// The node of its own frame.
+    pub(super) fn node(&self) -> Option<NodeId> {
+        match &self.state {
+            State::Resident(frame) => Some(frame.node()),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Default)]
 pub(super) enum State {
     #[default]

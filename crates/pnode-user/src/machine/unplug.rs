@@ -6,7 +6,7 @@ use pnode_compress::cram::LifeError;
 use pnode_core::policy::Placement;
 use pnode_core::{NodeId, OfflineError, RegisterError, Stale, UnregisterError};
 
-use super::region::{Region, State};
+use super::region::{Page, Region, State};
 use super::site::Site;
 use super::spec::BuildError;
 use super::trace::{Note, What, Why};
@@ -159,6 +159,15 @@ impl Region {
                 State::Stored { node: on, .. } => *on == node,
             };
             if is_there {
+                let leaving = |page: &Page| page.node() == Some(node);
+                let whole =
+                    self.move_huge_to_ordinary(page, &mut cell, leaving).map_err(FaultError::Kernel)?;
+                if let Some(block) = whole {
+                    *moved += Machine::HUGE_PAGES;
+                    self.shared.counters.evacuated.add(Machine::HUGE_PAGES as u64);
+                    self.note_huge(What::Migrate, Why::Leaving, block);
+                    continue;
+                }
                 self.move_to_ordinary(page, &mut cell)?;
                 *moved += 1;
                 self.shared.counters.evacuated.add(1);

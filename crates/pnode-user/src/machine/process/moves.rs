@@ -7,7 +7,7 @@ use pnode_core::policy::{Mode, MoveDenied};
 use pnode_core::{AllocError, Denied, Frame, NodeId, NodeMask, Reason, Request};
 
 use super::super::mapping::Place;
-use super::super::region::{Region, State};
+use super::super::region::{Page, Region, State};
 use super::{Process, Rights, Sharing};
 use crate::sys::SysError;
 
@@ -45,7 +45,7 @@ impl fmt::Display for MovePageError {
 impl core::error::Error for MovePageError {}
 
 impl Process {
-    /// Moves each page to the node beside it; says for each which node it is on then, or why it did not move
+    /// Moves each page to the node beside it, a huge mapping as a whole if the node has a block for it; says for each which node it is on then, or why it did not move
     /// (`move_pages`).
     pub fn move_pages(&self, moves: &[(usize, NodeId)]) -> Vec<Result<NodeId, MovePageError>> {
         let mems = self.cpuset();
@@ -61,8 +61,11 @@ impl Process {
             targets.get(index % targets.len().max(1)).copied()
         };
         let (mut moved, mut left) = (0, 0);
-        for page in self.layout().table().clone().all().flat_map(|(pages, _)| pages) {
-            let Some(on) = self.place(page).node() else { continue };
+        let pages = self.layout().table().clone().all().flat_map(|(pages, _)| pages).collect::<Vec<_>>();
+        // Where they are before the first moves: a huge mapping takes pages along whose turn comes later.
+        let places: Vec<_> =
+            pages.into_iter().filter_map(|page| Some((page, self.place(page).node()?))).collect();
+        for (page, on) in places {
             let Some(to) = target(on).filter(|to| *to != on) else { continue };
             match self.region.move_for_user(page, to, &mems) {
                 Ok(_) => moved += 1,
@@ -189,6 +192,9 @@ impl Region {
                 return Err(MovePageError::Rule(MoveDenied::To { node: to }));
             }
         }
+        if self.move_huge_for_user(page, &mut cell, to)? {
+            return Ok(to);
+        }
         let new = self.frame_for_user(to)?;
         if matches!(cell.state, State::Stored { .. }) {
             // Its node is open to users and compresses: it comes back to ordinary memory first.
@@ -198,6 +204,17 @@ impl Region {
         self.move_to(page, &mut cell, new).map_err(MovePageError::Kernel)?;
         self.migrated(&cell);
         Ok(to)
+    }
+
+    /// Moves the huge mapping that `page` is part of, if there is one and the target has a block for it; whether it moved.
+    fn move_huge_for_user(&self, page: usize, cell: &mut Page, to: NodeId) -> Result<bool, MovePageError> {
+        let (shared, elsewhere) = (&self.shared, |page: &Page| page.node() != Some(to));
+        let is_private = shared.nodes.state(to).is_some_and(|state| state.is_private());
+        let moved = self.migrate_huge(page, cell, elsewhere, || match is_private {
+            true => shared.huge_frames_of(&shared.nodes.grant(to, Reason::UserMigrate).ok()?),
+            false => shared.huge_frames_on(to),
+        });
+        moved.map_err(MovePageError::Kernel)
     }
 
     fn frame_for_user(&self, to: NodeId) -> Result<Frame, MovePageError> {

@@ -9,7 +9,7 @@ use pnode_core::{Frame, Mems, NodeMask, PageOrigin};
 use super::super::Shared;
 use super::super::common::Common;
 use super::super::object::Body;
-use super::super::region::{Region, State};
+use super::super::region::{Page, Region, State};
 use super::layout::{Area, Task};
 use super::{Process, ProcessError, Sharing};
 use crate::fault::FaultError;
@@ -128,7 +128,7 @@ pub(in super::super) struct Counting {
 }
 
 impl Counting {
-    fn placement(&self) -> Placement<'_> {
+    pub(in super::super) fn placement(&self) -> Placement<'_> {
         self.placement_of(PageOrigin::PrivateAnonymous)
     }
 
@@ -142,7 +142,7 @@ impl Counting {
 }
 
 impl Region {
-    fn counting(&self, page: usize) -> Option<Counting> {
+    pub(in super::super) fn counting(&self, page: usize) -> Option<Counting> {
         let table = self.layout.as_ref()?.table();
         let (_, area) = table.at(page)?;
         Some(Counting { task: table.task, range: area.policy, page })
@@ -221,9 +221,17 @@ impl Region {
         };
         let State::Resident(frame) = &cell.state else { return Ok(false) };
         let wanted = counting.placement().wanted(self.shared.nodes.distances());
-        if wanted.is_none_or(|wanted| wanted.any().contains(frame.node())) {
+        if wanted.as_ref().is_none_or(|wanted| wanted.any().contains(frame.node())) {
             return Ok(false);
         }
+        let astray = |page: &Page| {
+            page.node().is_some_and(|node| wanted.as_ref().is_some_and(|wanted| !wanted.any().contains(node)))
+        };
+        let whole = self.migrate_huge(page, &mut cell, astray, || self.policy_block(page));
+        if whole.map_err(FaultError::Kernel)? {
+            return Ok(true);
+        }
+        let State::Resident(frame) = &cell.state else { return Ok(false) };
         let new = self.own_frame(page)?;
         if new.node() == frame.node() {
             self.shared.give_back(new);
