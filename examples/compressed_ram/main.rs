@@ -197,7 +197,7 @@ fn show(options: &Options) -> Result<(), String> {
         _ => println!("safeguards   without {}", names(&options.missing)),
     }
     println!(
-        "\n    event   residents  original       used      bound  pressure  balloon   swapped  poisoned"
+        "\n    event   residents  original       used      bound  ratio  pressure  balloon   swapped  poisoned"
     );
     let mut row = 0;
     let outcome = host::run(&plan, &mut Memory::new(&plan), &bytes, &mut |sample| {
@@ -206,7 +206,10 @@ fn show(options: &Options) -> Result<(), String> {
         }
         row += 1;
     });
-    outcome.samples.last().map(print_row);
+    // The last one, unless it was printed.
+    if row % 10 != 1 {
+        outcome.samples.last().map(print_row);
+    }
     let svg = plot::svg(&plan, &options.missing, &outcome);
     std::fs::write(&options.svg, svg)
         .map_err(|error| format!("the plot cannot be written to {} ({error})", options.svg.display()))?;
@@ -216,12 +219,13 @@ fn show(options: &Options) -> Result<(), String> {
 
 fn print_row(sample: &Sample) {
     println!(
-        "{:>9} {:>11} {:>9} {:>10} {:>10} {:>9} {:>8} {:>9} {:>9}",
+        "{:>9} {:>11} {:>9} {:>10} {:>10} {:>6.2} {:>9} {:>8} {:>9} {:>9}",
         Count(sample.event),
         Count(sample.residents),
         Bytes(sample.original),
         Bytes(sample.used),
         Bytes(sample.bound),
+        sample.original as f64 / sample.used.max(1) as f64,
         sample.pressure,
         Count(sample.ballooned),
         Count(sample.swapped),

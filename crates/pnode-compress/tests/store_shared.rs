@@ -53,6 +53,28 @@ fn a_call_does_what_its_budget_pays_for() {
     }
 }
 
+/// The page that the index knew goes before its twin is found; a third one is found to be the twin's.
+#[test]
+fn the_index_goes_over_to_a_page_that_is_there() {
+    let config = Config::new(4, 4).shared(2);
+    let mut lent = Lent::new(config, 16, 1);
+    let store = lent.store(config);
+    let (mut scratch, mut buffer) = (Scratch::new(), [0; PAGE]);
+    let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+    let page = synth::corpus("json", 1);
+    for slot in 0..3 {
+        worker.store(Slot::new(slot), &page).unwrap();
+    }
+    let mut index = [0; 8];
+    let mut pass = Deduplication::new(&mut index);
+    // Clears the index, and looks at the first page.
+    assert_eq!(store.deduplicate(&mut pass, 64 + 1).looked_at, 1);
+    store.remove(Slot::new(0)).unwrap();
+    assert_eq!(store.deduplicate(&mut pass, usize::MAX).merged, 1);
+    assert_eq!((store.stats().shared_pages, store.stats().shared_objects), (2, 1));
+    store.audit().unwrap();
+}
+
 /// One whole pass with an index of `words`, in steps of `budget`.
 fn pass<P: FrameMemory>(store: &Store<'_, P>, words: usize, budget: usize) -> Deduplicated {
     let mut index = vec![u64::MAX; words];

@@ -136,6 +136,32 @@ fn recompression_takes_one_block_at_most_and_gives_up_no_page_for_want_of_it() {
     store.audit().unwrap();
 }
 
+/// The sink has the page pinned: a store to its slot waits a moment and says so, and a removal does not wait.
+#[test]
+fn a_store_to_a_slot_that_is_read_says_that_it_is_busy() {
+    let config = Config::new(4, 4);
+    let mut lent = Lent::new(config, 16, 1);
+    let store = lent.store(config);
+    let (mut scratch, mut buffer) = (Scratch::new(), [0; PAGE]);
+    let mut worker = store.worker(0, &mut scratch, &mut buffer).unwrap();
+    let pages = synth::corpus("json", 2);
+    let (slot, (first, second)) = (Slot::new(1), pages.split_at(PAGE));
+    worker.store(slot, first).unwrap();
+    let swept = worker.write_back(0..4, 0, |_, _, _| {
+        let (mut scratch, mut buffer) = (Scratch::new(), [0; PAGE]);
+        let mut other = store.worker(0, &mut scratch, &mut buffer).unwrap();
+        assert_eq!(other.store(slot, second), Err(StoreError::Busy { slot }));
+        let mut back = [0; PAGE];
+        other.load(slot, &mut back).unwrap();
+        assert!(back == first);
+        other.remove(slot).unwrap();
+        assert_eq!(other.load(slot, &mut back), Err(LoadError::NotStored { slot }));
+        WriteBack::Keep
+    });
+    assert_eq!((swept.tried, swept.done, store.stats().pages), (1, 0, 0));
+    store.audit().unwrap();
+}
+
 #[test]
 fn pages_that_were_written_back_come_again() {
     let config = Config::new(64, 16);

@@ -57,6 +57,7 @@ mod tests {
             }
         }
         assert_eq!(Charge::Whole.bytes(3, 10, 4096, 1), 3 * 4096);
+        assert_eq!(Charge::ShareAtLeast { permille: 250 }.bytes(3, 10, 4096, 0), 3 * 1024);
         assert_eq!(Charge::Share.bytes(0, 0, 4096, 0), 0);
         assert_eq!(Charge::Share.bytes(u64::MAX, u64::MAX, 4096, u64::MAX), u64::MAX);
     }

@@ -162,6 +162,9 @@ mod tests {
                 assert_eq!(last.admits(), used < u64::from(curve.reopen), "{curve:?} at {used}");
             }
         }
+        // Half way from calm to shut.
+        assert_eq!(Curve::DEFAULT.pressure(Pressure::IDLE, 725, 1000), Pressure::new(500));
+        assert_eq!(Curve::DEFAULT.pressure(Pressure::IDLE, 1 << 32, 1000), Pressure::FULL);
         assert_eq!(Curve::DEFAULT.pressure(Pressure::IDLE, 0, 0), Pressure::FULL);
         assert_eq!(Curve::DEFAULT.pressure(Pressure::IDLE, u64::MAX - 1, u64::MAX), Pressure::FULL);
         assert!(
