@@ -221,6 +221,9 @@ fn what_cannot_be_is_refused() {
         Err(ConfigError::BlockTooSmall { .. })
     ));
     assert!(matches!(Config::new(1, 1 << 26).words(), Err(ConfigError::TooManyBlocks { .. })));
+    let sizes = [1 << 13, 1 << 14, (1 << 14) + 32, 1 << 16, 1 << 17, 1 << 18].map(BlockSize::from_bytes);
+    let (small, medium, large) = (BlockSize::KIB16, BlockSize::KIB64, BlockSize::KIB128);
+    assert_eq!(sizes, [None, Some(small), None, Some(medium), Some(large), None]);
 
     let config = Config::new(8, 2);
     let mut lent = Lent::new(config, 8, 1);
