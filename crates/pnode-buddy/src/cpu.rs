@@ -160,7 +160,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
         let start = pfn.get() & !u64::from(word::FRAMES - 1);
         let owned = self.owned.iter_mut().find(|owned| owned.pfn == start)?;
         let bit = 1 << (pfn.get() as u32 & (word::FRAMES - 1));
-        if owned.cached & bit != 0 {
+        if owned.cached & bit != 0 || self.zone.was_freed_by_others(owned, bit) {
             return Some(Err(FreeError::Cached { pfn }));
         }
         owned.cached |= bit;

@@ -23,7 +23,8 @@
 //! A child is decided by its parent's word until the parent calls it *split*; then its own word decides. So every
 //! block of every order is claimed by **one** compare-and-swap and freed by **one**, and that one sees where the block
 //! starts, where it ends and that it is allocated: a double free, a free with the wrong order and a free of a part
-//! are refused with certainty, in release builds. There is no claim that spans words and so nothing to undo; that is
+//! are refused with certainty, in release builds. (A second free that *overlaps* the first in time is refused as well, but
+//! for frames that a CPU owns: the module docs of `owned` say why.) There is no claim that spans words and so nothing to undo; that is
 //! where the published lock-free peers hand out blocks twice (LLFree's multi-word claims).
 //!
 //! Frames change level one node at a time, and whoever moves them has the exclusive right to (invariant **B2**

@@ -12,6 +12,18 @@
 //!       [open][ child ][freed by others]
 //! ```
 //!
+//! # Two frees of one frame
+//!
+//! A free that begins after another one of the same frame returned is refused, whoever makes the two: it finds the frame
+//! cached, in the inbox, or free in the word. Of two that *overlap*, elsewhere exactly one succeeds, because both change
+//! one word by a compare-and-swap. Here both may: the owner's own free is a plain store, and a free into the inbox that
+//! looked at the word before it decides after it. To settle that, one side would have to write, pass a full fence and look
+//! again, which is the read-modify-write that the owner does without; and the same while a word is given up, where one
+//! free may still reach the inbox while another finds the word ordinary already (whoever waited there for the owner's
+//! next step would wait for ever if it interrupted the owner). The books stay right: each frame is counted once, because
+//! who applies a letter counts only what it finds allocated. What is lost is what any late second free takes: the frame
+//! may be taken from its next user. `tests/loom` has the first race.
+//!
 //! # Invariants
 //!
 //! - **W1** an area that says [`node::OWNER`] has one owner, who alone writes the owned words and opens the inbox.
@@ -232,6 +244,13 @@ impl Zone<'_> {
         if now != word::DEAD && !word::is_full(now) {
             self.raise(1, area, child, word::serves(now), word::largest(now));
         }
+    }
+
+    /// Whether others freed a frame of the word that frames are handed out from.
+    #[inline(always)]
+    pub(crate) fn was_freed_by_others(&self, owned: &Owned, bit: u32) -> bool {
+        // Relaxed: a free that is over was told of, and so is seen; of one that is not, see the essay above.
+        self.inbox(owned.area()).load(Relaxed) as u32 & bit != 0
     }
 
     /// Takes the frames of an owned word that others freed.

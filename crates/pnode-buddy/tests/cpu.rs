@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Random, zone};
-use pnode_buddy::{Cpu, Keep};
+use pnode_buddy::{Cpu, Keep, Zone};
 use pnode_core::{FrameError, FreeError, MigrateType, Order, Pfn};
 
 const ZERO: Order = Order::ZERO;
@@ -182,4 +182,26 @@ fn a_shelf_that_is_full_of_another_type_is_cleared() {
     assert_eq!(cpu.cached_frames(), order.frames());
     // It came out of an area of the other type, whose it is still.
     assert_eq!(cpu.alloc(order, MigrateType::Unmovable).unwrap(), pfn);
+}
+
+/// Whoever freed a frame of an owned word first, and whoever frees it again: it is refused, and handed out once after that.
+#[test]
+fn a_second_free_of_an_owned_frame_is_refused_whoever_makes_the_two() {
+    type Free = fn(&Zone<'_>, &mut Cpu<'_, '_>, Pfn) -> Result<(), FreeError>;
+    let frees: [Free; 4] = [
+        |zone, _, pfn| zone.free(pfn, ZERO),
+        |_, cpu, pfn| cpu.free(pfn, ZERO),
+        |zone, _, pfn| zone.free_bulk(&[pfn]).map_err(|error| error.cause),
+        |_, cpu, pfn| cpu.free_bulk(&[pfn]).map_err(|error| error.cause),
+    ];
+    for (first, second) in frees.iter().flat_map(|first| frees.iter().map(move |second| (first, second))) {
+        let (zone, _) = zone(0, 1 << 15, &[]);
+        let mut cpu = Cpu::new(&zone, Keep::Frames);
+        let pfn = cpu.alloc(ZERO, MOVABLE).unwrap();
+        first(&zone, &mut cpu, pfn).unwrap();
+        assert_eq!(second(&zone, &mut cpu, pfn), Err(FreeError::Cached { pfn }));
+        let frames: Vec<Pfn> = (0..100).map(|_| cpu.alloc(ZERO, MOVABLE).unwrap()).collect();
+        assert_eq!(frames.iter().filter(|frame| **frame == pfn).count(), 1);
+        assert_eq!(second(&zone, &mut cpu, pfn), Ok(()), "it was handed out again");
+    }
 }

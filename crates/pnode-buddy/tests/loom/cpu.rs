@@ -253,3 +253,23 @@ fn a_remembered_block_is_not_lost_to_a_disappointed_search() {
         });
     }
 }
+
+/// Two frees of one frame of an owned word overlap: at least one succeeds, and the books are right whether both did.
+#[test]
+fn two_frees_of_an_owned_frame_that_overlap_leave_the_books_right() {
+    model(|| {
+        let zone = zone(64, 32);
+        let mut cpu = Cpu::new(&zone, Keep::Frames);
+        let frame = cpu.alloc(Order::ZERO, MOVABLE).unwrap();
+        let other = Arc::clone(&zone);
+        let peer = thread::spawn(move || other.free(frame, Order::ZERO).is_ok());
+        let mine = cpu.free(frame, Order::ZERO).is_ok();
+        let theirs = peer.join().unwrap();
+        assert!(mine || theirs);
+        // Once they are over, a third is refused, whoever makes it.
+        assert!(zone.free(frame, Order::ZERO).is_err() && cpu.free(frame, Order::ZERO).is_err());
+        cpu.drain();
+        drop(cpu);
+        assert_eq!(zone.audit().unwrap().free_frames, 32);
+    });
+}
