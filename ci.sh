@@ -25,6 +25,7 @@
 #   soak      a machine under everything at once, 30 minutes in all (PNODE_SOAK_SECONDS for each of six parts)
 #   package   every crate packed and built from its package
 #   tsan      memory that changes owners through the allocator, under ThreadSanitizer
+#   aarch64   the harness and its tests on an emulated 64-bit ARM processor
 #   semver    what the public interfaces lost or changed since the last release (or PNODE_BASELINE=COMMIT)
 #   debug     the module's tests on a kernel with KASAN, lockdep and kmemleak, which is built first
 #   style     the C half of the module read by checkpatch, sparse and the compiler with W=1
@@ -34,7 +35,7 @@ set -uo pipefail
 cd "$(dirname "$0")"
 
 JOBS=(fmt structure test lint features msrv nostd stack loom docs examples bench fuzz module)
-ON_DEMAND=(weaken mutants soak package tsan semver style debug)
+ON_DEMAND=(weaken mutants soak package tsan aarch64 semver style debug)
 FUZZ_SECONDS=${FUZZ_SECONDS:-5}
 LOOM_CRATES=(pnode-core pnode-buddy pnode-compress)
 NO_STD_CRATES=(pnode-core pnode-buddy pnode-compress pnode-kernel)
@@ -182,6 +183,17 @@ job_tsan() {
   cargo +nightly --version >/dev/null 2>&1 || { skipped "no nightly compiler, which the sanitizer needs"; return 0; }
   RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" TSAN_OPTIONS="suppressions=$PWD/tests/tsan-suppressions.txt" \
     cargo +nightly test --quiet --release --target "$target" --target-dir target/tsan -p pnode-buddy --test handover -- --test-threads=1
+}
+
+# Every 64-bit page fault is another signal frame, so the harness runs on the second architecture too: on an emulated processor.
+job_aarch64() {
+  local target=aarch64-unknown-linux-gnu
+  export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+  export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+  rustup target add "$target" >/dev/null 2>&1 || { skipped "no standard library for $target"; return 0; }
+  need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross && need qemu-aarch64 qemu-user || return 0
+  cargo clippy --quiet -p pnode-user --target "$target" --all-targets &&
+    cargo test --quiet -p pnode-user --target "$target" --lib --tests
 }
 
 job_semver() {

@@ -108,13 +108,53 @@ fn access(context: *const c_void) -> Access {
     if code & context::WRITE != 0 { Access::Write } else { Access::Read }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+mod context {
+    //! Where the registers stand in the `ucontext_t` of Linux on aarch64: 168 bytes of head and 8 of padding, then the
+    //! `sigcontext`, whose records begin at a multiple of 16 after `pstate`.
+    pub(super) const PROGRAM_COUNTER: usize = 176 + 264;
+    pub(super) const RECORDS: usize = 176 + 288;
+    pub(super) const RECORDS_BYTES: usize = 4096;
+    /// The record with the fault's syndrome, which stands at its byte 8.
+    pub(super) const SYNDROME_MAGIC: u32 = 0x4553_5201;
+    /// Bit 6 of the syndrome of a data abort: the access was a write.
+    pub(super) const WRITE: u64 = 1 << 6;
+    /// The class of a syndrome, and that of data aborts of programs.
+    pub(super) const CLASS_SHIFT: u32 = 26;
+    pub(super) const DATA_ABORT: u64 = 0x24;
+}
+
+#[cfg(target_arch = "aarch64")]
+fn access(context: *const c_void) -> Access {
+    let mut at = 0;
+    // A record is a magic number and its own size; one without a size is the last.
+    while at + 16 <= context::RECORDS_BYTES {
+        let record = context.wrapping_byte_add(context::RECORDS + at);
+        // SAFETY: the kernel hands a `ucontext_t` that lives until the handler returns; the records are inside it.
+        let [magic, size] = unsafe { record.cast::<[u32; 2]>().read() };
+        if magic == context::SYNDROME_MAGIC {
+            // SAFETY: as above; the record has 16 bytes.
+            let syndrome = unsafe { record.wrapping_byte_add(8).cast::<u64>().read() };
+            if syndrome >> context::CLASS_SHIFT & 0x3f != context::DATA_ABORT {
+                return Access::Unknown;
+            }
+            return if syndrome & context::WRITE != 0 { Access::Write } else { Access::Read };
+        }
+        if size == 0 {
+            break;
+        }
+        at += size as usize;
+    }
+    Access::Unknown
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn access(_context: *const c_void) -> Access {
     Access::Unknown
 }
 
 /// Lets an interrupted [`copy::bytes`] return early; false if something else was interrupted.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn stop_copy(context: *mut c_void) -> bool {
     let counter = context.wrapping_byte_add(context::PROGRAM_COUNTER).cast::<usize>();
     // SAFETY: as in `access`.
@@ -124,7 +164,7 @@ fn stop_copy(context: *mut c_void) -> bool {
     true
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn stop_copy(_context: *mut c_void) -> bool {
     false
 }

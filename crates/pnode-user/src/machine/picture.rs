@@ -132,6 +132,9 @@ fn mark(nodes: &mut [NodeOccupancy], node: NodeId, frames: FrameRange, mark: Use
 /// How the edge of a hole is drawn, which has no colour.
 const HOLE_EDGE: &str = r##" stroke="#b8c2cc" stroke-dasharray="2 2""##;
 
+/// The colour of the marks between zones.
+const BORDER: &str = "#c0392b";
+
 /// A part of a node in a picture.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Cell {
@@ -253,7 +256,7 @@ impl Occupancy {
                 let (x, top) = (20 + cell % COLUMNS * CELL, y + cell / COLUMNS * CELL);
                 let _ = writeln!(
                     body,
-                    r##"<path d="M{x} {}v{}" stroke="#c0392b" stroke-width="2"><title>a zone begins</title></path>"##,
+                    r##"<path d="M{x} {}v{}" stroke="{BORDER}" stroke-width="3"><title>a zone begins</title></path>"##,
                     top - 2,
                     CELL + 3
                 );
@@ -279,6 +282,15 @@ impl Occupancy {
             );
             let _ = writeln!(body, r##"<text x="{}" y="{y}" class="l">{name}</text>"##, x + 16);
             x += 40 + 7 * name.len();
+        }
+        if self.nodes.iter().any(|node| node.online && !node.borders.is_empty()) {
+            let _ = writeln!(
+                body,
+                r##"<path d="M{} {}v13" stroke="{BORDER}" stroke-width="3"/>"##,
+                x + 2,
+                y - 11
+            );
+            let _ = writeln!(body, r##"<text x="{}" y="{y}" class="l">a zone begins</text>"##, x + 10);
         }
         document(width, y + 20, &escape(title), &body)
     }
