@@ -17,7 +17,7 @@
 //!
 //! - **C1** A bit of a present block is set while exactly one [`Claim`] or object entry covers its granule, and clear
 //!   while none does. An absent block has all bits set and nobody covers them. While an object goes from one entry to
-//!   another ([`Pin::share`]) both cover it, and both are pinned by who moves it.
+//!   another ([`Pin::share`], [`Lifted`](lift::Lifted)) both cover it, and who moves it alone says what becomes of it.
 //! - **C2** A block is present while its first word holds the frame number plus one; its frames are held from the
 //!   store's memory meanwhile. Only the holder of a claim on all of its granules makes it absent.
 //! - **C3** The bytes of a granule are written only by the holder of its claim, and read only by that holder or by a
@@ -27,6 +27,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod ahead;
+mod lift;
 mod object;
 mod share;
 

@@ -13,7 +13,7 @@ use loom::thread;
 use pnode_compress::codec::{Codec, Ladder, Scratch, Tag, Temperature};
 use pnode_compress::memory::{FrameMemory, PageBytes};
 use pnode_compress::store::{
-    Config, LoadError, Recompression, RemoveError, Shard, Slot, Store, StoreError, WriteBack,
+    Config, LoadError, MoveError, Recompression, RemoveError, Shard, Slot, Store, StoreError, WriteBack,
 };
 use pnode_core::sync::{AtomicBool, AtomicU64, Ordering, UnsafeCell, explore};
 use pnode_core::{FrameError, FrameRange, FrameSource, FreeError, MigrateType, Order, PageSize, Pfn};
@@ -314,6 +314,53 @@ fn a_page_that_is_written_back_is_removed_only_if_nobody_uses_it() {
         let left = get(store, 0);
         assert_eq!(left.is_none(), swept.done == 1);
         assert!(seen == Some(A) || left.is_none(), "{seen:?} {left:?}");
+        store.audit().unwrap();
+    });
+}
+
+#[test]
+fn a_page_that_is_moved_is_in_one_slot_or_on_its_way() {
+    explore(3, || {
+        let World { store } = World::new();
+        put(store, 0, A);
+        let reader = thread::spawn(move || (get(store, 0), get(store, 1)));
+        let moved = store.move_page(Slot::new(0), Slot::new(1));
+        assert!(matches!(moved, Ok(()) | Err(MoveError::Busy { .. })), "{moved:?}");
+        let slot = u32::from(moved.is_ok());
+        store.remove(Slot::new(slot)).unwrap();
+        // Its granule may be free by now.
+        put(store, 2, B);
+        let (there, here) = reader.join().unwrap();
+        assert!(matches!((there, here), (None | Some(A), None | Some(A))), "{there:?} {here:?}");
+        assert_eq!((get(store, 0), get(store, 1), get(store, 2)), (None, None, Some(B)));
+        store.audit().unwrap();
+    });
+}
+
+#[test]
+fn who_finds_a_page_where_it_was_moved_to_finds_its_bytes() {
+    explore(3, || {
+        let World { store } = World::new();
+        let reader = thread::spawn(move || get(store, 1));
+        put(store, 0, A);
+        store.move_page(Slot::new(0), Slot::new(1)).unwrap();
+        assert!(matches!(reader.join().unwrap(), None | Some(A)));
+        store.audit().unwrap();
+    });
+}
+
+#[test]
+fn of_two_pages_that_go_to_one_slot_one_stays_where_it_was() {
+    explore(3, || {
+        let World { store } = World::new();
+        put(store, 0, A);
+        put(store, 1, B);
+        let other = thread::spawn(move || store.move_page(Slot::new(0), Slot::new(2)).is_ok());
+        let here = store.move_page(Slot::new(1), Slot::new(2)).is_ok();
+        let there = other.join().unwrap();
+        assert!(here != there);
+        let found = (get(store, 0), get(store, 1), get(store, 2));
+        assert_eq!(found, if here { (Some(A), None, Some(B)) } else { (None, Some(B), Some(A)) });
         store.audit().unwrap();
     });
 }
