@@ -55,6 +55,7 @@ mod c {
         pub(super) fn munmap(address: *mut c_void, bytes: usize) -> c_int;
         pub(super) fn mprotect(address: *mut c_void, bytes: usize, protection: c_int) -> c_int;
         pub(super) fn madvise(address: *mut c_void, bytes: usize, advice: c_int) -> c_int;
+        pub(super) fn fallocate(fd: c_int, mode: c_int, offset: i64, bytes: i64) -> c_int;
         pub(super) fn memfd_create(name: *const c_char, flags: u32) -> c_int;
         pub(super) fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
         pub(super) fn poll(fds: *mut PollFd, count: c_ulong, timeout: c_int) -> c_int;
@@ -224,14 +225,6 @@ impl Reservation {
         if result == 0 { Ok(()) } else { Err(SysError::last("madvise")) }
     }
 
-    /// Takes the memory out of the file that is mapped here; it reads as zeroes from then on. False if the file keeps it.
-    pub(crate) fn remove(&self) -> bool {
-        const MADV_REMOVE: c_int = 9;
-        // SAFETY: by M1 the addresses are ours, and no reference into them exists as in `map_file`.
-        let result = unsafe { c::madvise(self.start as *mut c_void, self.bytes, MADV_REMOVE) };
-        result == 0
-    }
-
     /// Asks for huge pages behind what is mapped here.
     pub(crate) fn prefer_huge_pages(&self) -> Result<(), SysError> {
         const MADV_HUGEPAGE: c_int = 14;
@@ -300,6 +293,16 @@ pub(crate) fn memory_file(bytes: u64, pool: Pool) -> Result<OwnedFd, SysError> {
     file.set_len(bytes)
         .map_err(|error| SysError { call: "ftruncate", errno: error.raw_os_error().unwrap_or(0) })?;
     Ok(file.into())
+}
+
+/// Takes the memory of the first `bytes` bytes out of a file; they read as zeroes from then on, through every mapping. False if
+/// the file keeps them.
+pub(crate) fn forget(file: BorrowedFd<'_>, bytes: usize) -> bool {
+    const KEEP_SIZE: c_int = 1;
+    const PUNCH_HOLE: c_int = 2;
+    // SAFETY: no pointers; mappings of the file stay mappings of it.
+    let result = unsafe { c::fallocate(file.as_raw_fd(), KEEP_SIZE | PUNCH_HOLE, 0, bytes as i64) };
+    result == 0
 }
 
 /// The size of the huge pages of the kernel's pool, in bytes.

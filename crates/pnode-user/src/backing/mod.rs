@@ -19,7 +19,7 @@ use pnode_core::sync::{AtomicU64, Ordering};
 use pnode_core::{FrameError, FrameRange, FrameSource, FreeError, MigrateType, Order, PageSize, Pfn};
 
 use crate::fault::copy;
-use crate::sys::{Reservation, SysError};
+use crate::sys::{self, Reservation, SysError};
 
 use memory::Made;
 pub use memory::{Memory, MemoryError};
@@ -198,7 +198,7 @@ impl Backing {
     /// Gives the real memory back to the kernel: every frame is zero again.
     ///
     pub(crate) fn forget(&self) {
-        if !self.direct.remove() {
+        if !sys::forget(self.file.as_fd(), self.direct.bytes()) {
             // A device keeps its memory.
             (0..self.frames).for_each(|frame| {
                 let _ = self.zero(frame);
