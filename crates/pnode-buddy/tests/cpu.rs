@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Random, zone};
+use common::{Random, times, zone};
 use pnode_buddy::{Cpu, Keep, Zone};
 use pnode_core::{FrameError, FreeError, MigrateType, Order, Pfn};
 
@@ -16,7 +16,7 @@ fn a_drain_gives_everything_back() {
         let mut cpu = Cpu::new(&zone, keep);
         let mut random = Random(3);
         let mut held = Vec::new();
-        for _ in 0..20_000 {
+        for _ in 0..times(20_000) {
             if random.below(2) == 0 {
                 let order = Order::new(random.below(6).min(random.below(6)) as u8).unwrap();
                 let migrate = MigrateType::ALL[random.below(3) as usize];
@@ -63,7 +63,7 @@ fn a_cached_frame_is_refused_whoever_frees_it() {
 fn remote_frees_come_back_to_the_owner() {
     let (zone, _) = zone(0, 32, &[]);
     let (mut owner, mut other) = (Cpu::new(&zone, Keep::Frames), Cpu::new(&zone, Keep::Frames));
-    for _ in 0..1000 {
+    for _ in 0..times(1000) {
         let frames: Vec<Pfn> = std::iter::from_fn(|| owner.alloc(ZERO, MOVABLE).ok()).collect();
         assert_eq!(frames.len(), 32);
         frames.into_iter().for_each(|pfn| other.free(pfn, ZERO).unwrap());

@@ -8,7 +8,7 @@ mod common;
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{Random, zone};
+use common::{Random, times, zone};
 use pnode_buddy::{Cpu, Keep, Zone};
 use pnode_core::{MigrateType, Order, Pfn};
 
@@ -122,10 +122,10 @@ fn threads_hand_over(frames: u64, most: u8, ops: u64) {
 
 #[test]
 fn in_one_area() {
-    threads_hand_over(512, 9, 20_000);
+    threads_hand_over(512, 9, times(20_000));
 }
 
 #[test]
 fn in_a_few_areas_of_large_blocks() {
-    threads_hand_over(4096, 11, 10_000);
+    threads_hand_over(4096, 11, times(10_000));
 }

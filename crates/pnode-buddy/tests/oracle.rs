@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{Model, Op, Random, compare, step, zone};
+use common::{Model, Op, Random, compare, step, times, zone};
 use pnode_buddy::Zone;
 use pnode_core::MigrateType;
 
-fn random_walk(seed: u64, start: u64, frames: u64, holes: &[(u64, u64)], steps: u32) {
+fn random_walk(seed: u64, start: u64, frames: u64, holes: &[(u64, u64)], steps: u64) {
     println!("seed {seed:#x} start {start:#x} frames {frames}");
     let (zone, mut model) = zone(start, frames, holes);
     let mut random = Random(seed);
@@ -45,17 +45,17 @@ fn random_walk(seed: u64, start: u64, frames: u64, holes: &[(u64, u64)], steps: 
 
 #[test]
 fn random_operations_agree_with_the_model() {
-    for seed in 0..24 {
+    for seed in 0..times(24) {
         let mut random = Random(seed);
         let frames = 1 + random.below(3000);
         let start = random.below(1 << 20);
-        random_walk(seed, start, frames, &[], 2_000);
+        random_walk(seed, start, frames, &[], times(2_000));
     }
 }
 
 #[test]
 fn holes_are_never_handed_out() {
-    for seed in 100..118 {
+    for seed in 100..100 + times(18) {
         let mut random = Random(seed);
         let frames = 600 + random.below(2000);
         let start = random.below(1 << 20);
@@ -65,20 +65,20 @@ fn holes_are_never_handed_out() {
                 (start + at, 1 + random.below((frames - at).min(600)))
             })
             .collect();
-        random_walk(seed, start, frames, &holes, 1_500);
+        random_walk(seed, start, frames, &holes, times(1_500));
     }
 }
 
 #[test]
 fn large_zones_use_every_order() {
     for seed in 200..204 {
-        random_walk(seed, (seed - 200) * 777, (1 << 18) + (1 << 17) + 4321, &[], 400);
+        random_walk(seed, (seed - 200) * 777, (1 << 18) + (1 << 17) + 4321, &[], times(400));
     }
 }
 
 #[test]
 fn the_last_frames_of_the_number_space_work() {
-    random_walk(7, u64::MAX - 700, 700, &[(u64::MAX - 300, 40)], 2_000);
+    random_walk(7, u64::MAX - 700, 700, &[(u64::MAX - 300, 40)], times(2_000));
 }
 
 /// All sequences of `depth` operations on a tiny zone.

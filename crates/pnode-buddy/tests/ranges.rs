@@ -4,7 +4,7 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::{Model, Op, Random, Slot, compare, step, zone};
+use common::{Model, Op, Random, Slot, compare, step, times, zone};
 use pnode_buddy::{AllocAtError, Cpu, IsolateError, Keep, OfflineError, ReopenError, Zone};
 use pnode_core::{FrameError, FrameRange, FreeError, MigrateType, Order, Pfn};
 
@@ -96,7 +96,7 @@ fn areas(zone: FrameRange, at: u64, frames: u64) -> FrameRange {
 
 #[test]
 fn random_ranges_come_and_go_among_random_operations() {
-    for seed in 0..12 {
+    for seed in 0..times(12) {
         let mut random = Random(seed);
         let frames = 1 + random.below(if seed % 4 == 0 { 20_000 } else { 4_500 });
         let start = random.below(1 << 20);
@@ -109,7 +109,7 @@ fn random_ranges_come_and_go_among_random_operations() {
         let (zone, mut model) = zone(start, frames, &holes);
         let mut blocks = Vec::new();
         let most = 64 - u64::from(frames.leading_zeros());
-        for count in 0..1_000 {
+        for count in 0..times(1_000) {
             let migrate = MigrateType::ALL[random.below(3) as usize];
             let order = random.below(most + 1).min(random.below(most + 1)).min(18) as u8;
             let some = {

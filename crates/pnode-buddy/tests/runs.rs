@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Op, Random, compare, step, zone};
+use common::{Op, Random, compare, step, times, zone};
 use pnode_buddy::{BulkAllocError, BulkFreeError, Cpu, FreeRangeError, Keep, Run, RunError, Zone};
 use pnode_core::{FrameError, FrameRange, FreeError, MigrateType, Order, Pfn};
 
@@ -15,7 +15,7 @@ fn range(start: u64, frames: u64) -> FrameRange {
 
 #[test]
 fn runs_and_blocks_agree_with_the_model() {
-    for seed in 0..12 {
+    for seed in 0..times(12) {
         let mut random = Random(seed);
         let frames = 1 + random.below(2_000);
         let start = random.below(1 << 20);
@@ -27,7 +27,7 @@ fn runs_and_blocks_agree_with_the_model() {
         };
         let (zone, mut model) = zone(start, frames, &holes);
         let mut held: Vec<FrameRange> = Vec::new();
-        for count in 0..400 {
+        for count in 0..times(400) {
             let migrate = MigrateType::ALL[random.below(3) as usize];
             let some = {
                 let at = random.below(frames);
@@ -147,7 +147,7 @@ fn bulk_calls_lose_nothing() {
         let mut cpu = keep.map(|keep| Cpu::new(&zone, keep));
         let mut random = Random(5);
         let mut held: Vec<Pfn> = Vec::new();
-        for _ in 0..600 {
+        for _ in 0..times(600) {
             let migrate = MigrateType::ALL[random.below(3) as usize];
             if random.below(2) == 0 {
                 let mut frames = vec![Pfn::new(u64::MAX); random.below(300) as usize];
@@ -222,7 +222,7 @@ fn runs_compete_without_losing_frames() {
             scope.spawn(move || {
                 let mut random = Random(thread);
                 let mut held = Vec::new();
-                for _ in 0..4_000 {
+                for _ in 0..times(4_000) {
                     if random.below(5) < 3 {
                         let run =
                             Run::of(1 + random.below(60)).aligned(Order::new(random.below(4) as u8).unwrap());

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use common::{Random, zone};
+use common::{Random, times, zone};
 use pnode_buddy::{Cpu, Keep, Zone};
 use pnode_core::{FrameError, FrameRange, MigrateType, Order, Pfn};
 
@@ -112,7 +112,7 @@ fn work(zone: &Zone<'_>, oracle: &Oracle, parcels: &Parcels, thread: u32, ops: u
 }
 
 fn stress(start: u64, frames: u64, most: u8, threads: u32, percent: u64) {
-    let total = std::env::var("PNODE_STRESS_OPS").map_or(1_050_000, |ops| ops.parse().unwrap());
+    let total = std::env::var("PNODE_STRESS_OPS").map_or(times(1_050_000), |ops| ops.parse().unwrap());
     let ops = total * percent / 100 / u64::from(threads);
     let seed = std::env::var("PNODE_STRESS_SEED").map_or(0x5eed, |seed| seed.parse().unwrap());
     println!("{threads} threads of {ops} operations on {frames} frames, seed {seed:#x}");

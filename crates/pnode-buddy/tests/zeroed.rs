@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Random, zone};
+use common::{Random, times, zone};
 use pnode_buddy::{Contents, Cpu, Keep, Line, MarkError, Zeroed, ZoneError};
 use pnode_core::{FrameRange, FreeError, MigrateType, Order, Pfn};
 
@@ -11,7 +11,7 @@ const MOVABLE: MigrateType = MigrateType::Movable;
 
 #[test]
 fn what_is_called_zero_is() {
-    for seed in 0..12 {
+    for seed in 0..times(12) {
         let mut random = Random(seed);
         let (start, frames) = (random.below(5_000), 1 + random.below(2_500));
         println!("seed {seed} start {start:#x} frames {frames}");
@@ -26,7 +26,7 @@ fn what_is_called_zero_is() {
             first..first + order.frames() as usize
         };
         let (mut held, mut zeros) = (Vec::new(), 0);
-        for _ in 0..4_000 {
+        for _ in 0..times(4_000) {
             let order = Order::new(random.below(6).min(random.below(6)) as u8).unwrap();
             match random.below(10) {
                 0..=4 => {

@@ -78,10 +78,14 @@ fn relative_numbers_count_from_the_first_allowed_node() {
 /// Every positional or relative rebind, from every cpuset to every cpuset: never onto a node whose owner did not consent.
 #[test]
 fn no_rebind_lands_on_a_node_that_did_not_consent() {
+    // Miri is shown a few of the sets.
+    const STEP: usize = if cfg!(miri) { 11 } else { 1 };
     let world = World::new(&[Kind::Ordinary, OPEN, CLOSED, Kind::Ordinary, OPEN], 1);
     let root = world.mems();
-    let all: Vec<NodeMask> =
-        (1u16..32).map(|bits| mask(&(0..5).filter(|n| bits >> n & 1 == 1).collect::<Vec<_>>())).collect();
+    let all: Vec<NodeMask> = (1u16..32)
+        .step_by(STEP)
+        .map(|bits| mask(&(0..5).filter(|n| bits >> n & 1 == 1).collect::<Vec<_>>()))
+        .collect();
     let mut rebinds = 0;
     for mode in [Mode::Bind, Mode::Interleave] {
         for numbering in [Numbering::Positional, Numbering::Static, Numbering::Relative] {
@@ -104,7 +108,7 @@ fn no_rebind_lands_on_a_node_that_did_not_consent() {
             }
         }
     }
-    assert!(rebinds > 100_000, "only {rebinds}");
+    assert!(rebinds > 100_000 || cfg!(miri), "only {rebinds}");
 }
 
 /// The id is given up and registered again by somebody who consents too: it is another node, for faults and for rebinds.

@@ -5,6 +5,11 @@
 use pnode_buddy::{BulkAllocError, IsolateError, OfflineError, ReopenError, Run, RunError, Zone};
 use pnode_core::{FrameError, FrameRange, FreeError, MigrateType, Order, Pfn};
 
+/// How often a test does something: Miri, which takes a thousand times as long, is shown the beginning.
+pub(crate) const fn times(count: u64) -> u64 {
+    if cfg!(miri) { count.div_ceil(100) } else { count }
+}
+
 /// What the model knows of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {

@@ -58,7 +58,7 @@ fn distances() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 400 }, ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_the_naive_rules(

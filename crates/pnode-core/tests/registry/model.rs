@@ -6,7 +6,7 @@ use super::real::check;
 use super::step::Step;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 1_000 }, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_lives_follow_the_rules(bytes in prop::collection::vec(any::<[u8; 4]>(), 0..100)) {

@@ -12,6 +12,9 @@ use super::step::id;
 const ZONES: usize = 3;
 const FRAMES: u64 = 16;
 const USERS: u32 = 4;
+/// How often a zone moves, and how many blocks each user gets, at least.
+const MOVES: u32 = if cfg!(miri) { 2 } else { 500 };
+const BLOCKS: u32 = if cfg!(miri) { 2 } else { 50 };
 
 /// Who owns each frame, 0 for nobody.
 struct Owners([[AtomicU32; FRAMES as usize]; ZONES]);
@@ -104,7 +107,7 @@ fn zones_change_hands_under_load_and_no_frame_has_two_owners() {
         let least = || taken.iter().map(|taken| taken.load(Ordering::Relaxed)).min();
         // Goes on for as long as it takes until everybody got something, however the threads are scheduled; a user ends
         // before that only by a failed assertion.
-        while (moved < 500 || least() < Some(50)) && !users.iter().any(|user| user.is_finished()) {
+        while (moved < MOVES || least() < Some(BLOCKS)) && !users.iter().any(|user| user.is_finished()) {
             let zone = &zones[random.below(2) as usize];
             let (from, to) = match nodes.node_of(zone.span().start()) {
                 Some(node) if node == id(0) => (dram, &**owner),
