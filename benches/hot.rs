@@ -35,8 +35,8 @@ const PATHS: [Hot; 14] = [
     Hot { name: "zone, order 0, pair", limit: 676, atomic_writes: 4.00, work: |times| pairs(0, times) },
     Hot { name: "zone, order 3, pair", limit: 667, atomic_writes: 4.00, work: |times| pairs(3, times) },
     Hot { name: "zone, order 9, pair", limit: 698, atomic_writes: 4.00, work: |times| pairs(9, times) },
-    Hot { name: "zone, full, refusal", limit: 513, atomic_writes: 0.00, work: refusals },
-    Hot { name: "cpu, order 0, pair", limit: 57, atomic_writes: 0.00, work: cached },
+    Hot { name: "zone, full, refusal", limit: 547, atomic_writes: 0.00, work: refusals },
+    Hot { name: "cpu, order 0, pair", limit: 70, atomic_writes: 0.00, work: cached },
     Hot {
         name: "fast, json, in",
         limit: 50_613,

@@ -91,13 +91,13 @@ fn count<P: Peer>(name: &str, work: &str, ops: u64) {
     }
 }
 
-fn fragmentation<P: Peer>(lines: &mut String, json: &mut String, frames: u64) {
+fn fragmentation<P: Peer>(lines: &mut String, json: &mut String, frames: u64, seeds: u64) {
     let (empty, of) = work::replacement::<P>(frames);
     let mut line = format!("  {:26} replacement r40 {empty:>4} of {of:<4}", P::NAME);
     let _ = write!(json, "    {:?}: {{\"replacement\": [{empty}, {of}]", P::NAME);
     if P::MOST >= 10 {
-        let (got, ideal, share) = work::mixed_half_of_many::<P>(frames);
-        let _ = write!(line, " mixed f50 {got:>3} of {ideal:<3} order-0 share {:.1} %", share as f64 / 10.0);
+        let (got, ideal, share) = work::mixed_half_of_many::<P>(frames, seeds);
+        let _ = write!(line, " mixed f50 {got:>4} of {ideal:<4} order-0 share {:.1} %", share as f64 / 10.0);
         let _ = write!(json, ", \"mixed_f50\": [{got}, {ideal}, {share}]");
     }
     let _ = writeln!(lines, "{line}");
@@ -159,12 +159,14 @@ fn main() {
     json.push_str("\n  },\n  \"fragmentation\": {\n");
 
     let mut lines = String::new();
-    fragmentation::<Caching>(&mut lines, &mut json, frames);
-    fragmentation::<Shared>(&mut lines, &mut json, frames);
-    fragmentation::<SummaryPeer>(&mut lines, &mut json, frames);
-    fragmentation::<DepotPeer>(&mut lines, &mut json, frames);
-    fragmentation::<BuddySystem>(&mut lines, &mut json, frames);
-    fragmentation::<Bitmap>(&mut lines, &mut json, frames);
+    let seeds = if quick { 4 } else { 64 };
+    fragmentation::<Caching>(&mut lines, &mut json, frames, seeds);
+    fragmentation::<Counting>(&mut lines, &mut json, frames, seeds);
+    fragmentation::<Shared>(&mut lines, &mut json, frames, seeds);
+    fragmentation::<SummaryPeer>(&mut lines, &mut json, frames, seeds);
+    fragmentation::<DepotPeer>(&mut lines, &mut json, frames, seeds);
+    fragmentation::<BuddySystem>(&mut lines, &mut json, frames, seeds);
+    fragmentation::<Bitmap>(&mut lines, &mut json, frames, seeds);
     json.truncate(json.trim_end_matches([',', '\n']).len());
     print!("\nfragmentation (deterministic):\n{lines}");
 

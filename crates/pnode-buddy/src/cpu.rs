@@ -175,10 +175,7 @@ impl<'z, 'm> Cpu<'z, 'm> {
     /// As [`Zone::free`].
     #[inline]
     pub fn free(&mut self, pfn: Pfn, order: Order) -> Result<(), FreeError> {
-        // The order last: which one comes next is what no branch predictor can know.
-        let start = pfn.get() & !u64::from(word::FRAMES - 1);
-        let owned = self.owned.iter().fold(false, |any, owned| any | (owned.pfn == start));
-        if owned && order == Order::ZERO {
+        if order == Order::ZERO {
             if let Some(freed) = self.free_cached(pfn) {
                 return freed;
             }

@@ -273,3 +273,49 @@ fn two_frees_of_an_owned_frame_that_overlap_leave_the_books_right() {
         assert_eq!(zone.audit().unwrap().free_frames, 32);
     });
 }
+
+/// An owner goes on to its spare word while another CPU frees a frame of the one that it gives up: who takes that frame then
+/// sees what its last user wrote, and the frames of the spare word can be freed from elsewhere.
+#[test]
+fn going_on_to_a_spare_word_hands_over_what_was_written() {
+    explore_hand_over(2, || {
+        let zone = zone(64, 64);
+        let contents = Arc::new(Contents::of(64, 1));
+        let mut cpu = Cpu::new(&zone, Keep::Frames);
+        let frames = [(); 32].map(|()| cpu.alloc(Order::ZERO, MOVABLE).unwrap());
+        let (other, theirs) = (Arc::clone(&zone), Arc::clone(&contents));
+        let peer = thread::spawn(move || {
+            theirs.touch(&other, frames[0]);
+            other.free(frames[0], Order::ZERO).unwrap();
+        });
+        let next = cpu.alloc(Order::ZERO, MOVABLE).unwrap();
+        contents.touch(&zone, next);
+        zone.free(next, Order::ZERO).unwrap();
+        // What the owner has is not to be had, so this is what was given up.
+        if let Some(pfn) = alloc(&zone, 0) {
+            contents.touch(&zone, pfn);
+        }
+        peer.join().unwrap();
+    });
+}
+
+/// A frame that another CPU freed comes back to its owner out of the inbox: the next user sees what the last one wrote.
+#[test]
+fn the_inbox_hands_over_what_was_written() {
+    explore_hand_over(2, || {
+        let zone = zone(64, 32);
+        let contents = Arc::new(Contents::of(32, 1));
+        let mut cpu = Cpu::new(&zone, Keep::Frames);
+        let frames = [(); 32].map(|()| cpu.alloc(Order::ZERO, MOVABLE).unwrap());
+        let (other, theirs) = (Arc::clone(&zone), Arc::clone(&contents));
+        let peer = thread::spawn(move || {
+            theirs.touch(&other, frames[0]);
+            other.free(frames[0], Order::ZERO).unwrap();
+        });
+        if let Ok(pfn) = cpu.alloc(Order::ZERO, MOVABLE) {
+            assert_eq!(pfn, frames[0]);
+            contents.touch(&zone, pfn);
+        }
+        peer.join().unwrap();
+    });
+}
