@@ -172,6 +172,8 @@ struct pnode_store_stats {
 	/* The bytes of all pages, and of all that they were compressed to. */
 	u64 original_bytes;
 	u64 compressed_bytes;
+	/* Pages that were compressed again, with a denser codec, since the store was made. */
+	u64 recompressed_pages;
 	/* What the store takes of the node, and of the kernel's memory beside it. */
 	u64 pool_bytes;
 	u64 metadata_bytes;

@@ -35,7 +35,7 @@ pub mod storage;
 
 pub use buffer::Buffer;
 pub use cpus::{CpuSlot, CpuZone};
-pub use desks::Desks;
+pub use desks::{Desk, Desks};
 pub use errno::Errno;
 pub use kernel::{Kernel, Level, NoMemory};
 pub use mapping::{Mapping, MappingError};

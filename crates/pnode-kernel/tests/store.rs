@@ -229,3 +229,79 @@ fn each_failed_allocation_is_survived() {
     }
     take_down(space, node);
 }
+
+/// A page of text of its own, which the entropy codec makes a good deal smaller than the fast one does.
+fn text(seed: u64) -> [u8; 4096] {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut page = [0; 4096];
+    for byte in &mut page {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        // Eight letters, some more often than others.
+        *byte = b"eeeettao"[(state >> 33) as usize % 8] + (state >> 50 & 1) as u8;
+    }
+    page
+}
+
+#[test]
+fn a_store_that_fills_up_compresses_again_and_holds_more() {
+    let device = Device::new(0x10_0000, 1024);
+    let (space, node) = node(&device);
+    let (roomy, tight) = (store(node, 2000, 768, 1).unwrap(), store(node, 2000, 128, 1).unwrap());
+    for slot in 0..128 {
+        assert_eq!(c!(pnode_store_save(roomy, slot, text(u64::from(slot)).as_ptr())), 0);
+    }
+    let fast = stats(roomy);
+    assert_eq!(fast.recompressed_pages, 0, "a store with room does nothing of the kind");
+
+    let mut held = 0;
+    while held < 2000 && c!(pnode_store_save(tight, held, text(u64::from(held)).as_ptr())) == 0 {
+        held += 1;
+    }
+    let full = stats(tight);
+    let fit = 128 * 4096 * fast.pages / fast.compressed_bytes;
+    assert!(full.recompressed_pages > 0 && full.recompressed_pages <= full.pages, "{full:?}");
+    assert!(u64::from(held) > fit * 6 / 5, "{held} pages are held, {fit} would be as they come");
+    // It is full, and says so again without another look at every page.
+    for _ in 0..3 {
+        assert_eq!(c!(pnode_store_save(tight, held, text(u64::from(held)).as_ptr())), ENOSPC);
+    }
+    for slot in 0..held {
+        assert!(load(tight, slot) == Ok(text(u64::from(slot))), "slot {slot}");
+    }
+    c!(pnode_store_destroy(roomy));
+    c!(pnode_store_destroy(tight));
+    take_down(space, node);
+}
+
+#[test]
+fn holes_that_nothing_fits_are_closed_as_a_store_grows() {
+    const SMALL: u32 = 4000;
+    const LARGE: u32 = 1500;
+    let device = Device::new(0x10_0000, 8192);
+    let (space, node) = node(&device);
+    let save = |store, slot: u32, entropy| {
+        assert_eq!(c!(pnode_store_save(store, slot, page(u64::from(slot), entropy).as_ptr())), 0);
+    };
+    let (churned, fresh) =
+        (store(node, SMALL + LARGE, 4096, 0).unwrap(), store(node, SMALL + LARGE, 4096, 0).unwrap());
+    (0..SMALL).for_each(|slot| save(churned, slot, 48));
+    for slot in (0..SMALL).filter(|slot| slot % 2 != 0) {
+        assert_eq!(c!(pnode_store_remove(churned, slot)), 0);
+    }
+    (0..SMALL).step_by(2).for_each(|slot| save(fresh, slot, 48));
+    for slot in SMALL..SMALL + LARGE {
+        save(churned, slot, 200);
+        save(fresh, slot, 200);
+    }
+    let (pool, least) = (stats(churned).pool_bytes, stats(fresh).pool_bytes);
+    assert!(pool < least * 9 / 8, "{pool} bytes, {least} when nothing was ever removed");
+    for slot in (0..SMALL).step_by(2).chain(SMALL..SMALL + LARGE) {
+        let entropy = if slot < SMALL { 48 } else { 200 };
+        assert!(load(churned, slot) == Ok(page(u64::from(slot), entropy)), "slot {slot}");
+    }
+    c!(pnode_store_destroy(churned));
+    c!(pnode_store_destroy(fresh));
+    take_down(space, node);
+}

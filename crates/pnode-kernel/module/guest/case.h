@@ -28,7 +28,7 @@ static const char *why;
 /* A case that fails says why and returns false. */
 #define CHECK(holds) do { if (!(holds)) { why = #holds; return false; } } while (0)
 
-static time_t seconds(void)
+static inline time_t seconds(void)
 {
 	struct timespec time;
 
@@ -53,7 +53,7 @@ static time_t seconds(void)
 	}								\
 } while (0)
 
-static bool write_to(const char *path, const char *text)
+static inline bool write_to(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY);
 	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
@@ -97,7 +97,7 @@ struct test_case {
 };
 
 /* In a process of its own, so that one that fails takes its files and mappings with it. */
-static bool passes(const struct test_case *test)
+static inline bool passes(const struct test_case *test)
 {
 	pid_t child = fork();
 
@@ -124,7 +124,7 @@ static bool passes(const struct test_case *test)
  * Runs the cases with a report in KTAP; an exit status. `undo` takes away what
  * a case that failed may have left, so that one failure is no more than one.
  */
-static int run_cases(const struct test_case *cases, int count, void (*undo)(void))
+static inline int run_cases(const struct test_case *cases, int count, void (*undo)(void))
 {
 	int failed = 0;
 

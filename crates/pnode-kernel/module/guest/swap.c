@@ -4,124 +4,15 @@
  *
  * usage: swap cases DEVICE      runs the cases, as KTAP on standard output
  *        swap make DEVICE PAGES FRAMES CHECKSUMS    makes the node's disk
- *        swap write DISK        writes pages of each kind to a disk, reads them back, says what each cost
- *        swap out DISK          the same by way of the system's swap, which this disk becomes
- *        swap fill DISK         how many pages a disk takes until it is full
  */
 #define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/swap.h>
 
 #include "../../include/pnode_uapi.h"
-#include "case.h"
-
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT 21
-#endif
+#include "job.h"
 
 static const char *device;
 static char disk[32];
-
-/* The kinds of pages that are measured. */
-enum kind { TEXT, POINTERS, CODE, OBJECT, WORD, RANDOM, KINDS };
-static const char *const names[KINDS] = { "text", "pointers", "code", "object", "one word", "random" };
-
-static uint64_t numbers;
-
-static uint64_t next(void)
-{
-	numbers ^= numbers << 13;
-	numbers ^= numbers >> 7;
-	numbers ^= numbers << 17;
-	return numbers;
-}
-
-/* Page `number` of a file that every guest has, from its middle on, where code lies. */
-static void from_file(const char *path, unsigned long number, unsigned char *page)
-{
-	int fd = open(path, O_RDONLY);
-	struct stat about;
-	unsigned long pages = fd < 0 || fstat(fd, &about) ? 0 : about.st_size / PAGE;
-
-	if (pages < 8 ||
-	    pread(fd, page, PAGE, (pages / 4 + number % (pages / 2)) * PAGE) != PAGE) {
-		printf("# %s is of no use: %s\n", path, strerror(errno));
-		exit(1);
-	}
-	close(fd);
-}
-
-static void fill(enum kind kind, unsigned long number, unsigned char *page)
-{
-	uint64_t *words = (uint64_t *)page;
-
-	numbers = (number + 1) * 0x9e3779b97f4a7c15 | 1;
-	switch (kind) {
-	case TEXT:
-		for (unsigned long at = 0; at < PAGE;) {
-			static const char *const said[] = { "reset link", "queue is full", "memory at", "irq",
-							    "timeout, retry" };
-			char line[96];
-			int length = sprintf(line, "[%5lu.%06lu] nic 0000:00:%02lx.0: %s %lu\n",
-					     (unsigned long)(number + at / 64), (unsigned long)(next() % 1000000),
-					     (unsigned long)(next() % 32), said[next() % 5],
-					     (unsigned long)(next() % 4096));
-
-			memcpy(page + at, line, at + length > PAGE ? PAGE - at : (unsigned long)length);
-			at += length;
-		}
-		break;
-	case POINTERS:
-		/* As nodes of a tree: two pointers into a heap, a small number, flags. */
-		for (unsigned long i = 0; i < PAGE / 8; i++)
-			words[i] = i % 4 < 2 ? 0x7f3a50000000 | next() % (1 << 22) << 5 :
-				   i % 4 == 2 ? next() % 1000 : 0;
-		break;
-	case CODE:
-		from_file("/bin/busybox", number, page);
-		break;
-	case OBJECT:
-		from_file("/modules/pnode.ko", number, page);
-		break;
-	case WORD:
-		for (unsigned long i = 0; i < PAGE / 8; i++)
-			words[i] = number % 2 ? number : 0;
-		break;
-	default:
-		for (unsigned long i = 0; i < PAGE / 8; i++)
-			words[i] = next();
-	}
-}
-
-/* What memory holds: mostly what compresses to a half or a third, some that does not. */
-static enum kind mixed(unsigned long number)
-{
-	static const enum kind kinds[] = { TEXT, POINTERS, CODE, OBJECT, POINTERS, WORD, CODE, TEXT };
-
-	return number % 32 == 7 ? RANDOM : kinds[number % 8];
-}
-
-static uint64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * 1000000000ull + time.tv_nsec;
-}
-
-static unsigned char *pages_of(unsigned long count)
-{
-	return mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-}
 
 static int make(uint64_t pages, uint64_t frames, unsigned int checksums)
 {
@@ -170,24 +61,6 @@ static uint64_t state(const char *field)
 	uint64_t value;
 
 	return read_state(&field, &value, 1) ? value : UINT64_MAX;
-}
-
-static bool make_swap(const char *path)
-{
-	/* The header that the kernel looks for, version 1, without bad pages. */
-	static unsigned char header[PAGE] __attribute__((aligned(4096)));
-	uint32_t *info = (uint32_t *)(header + 1024);
-	int fd = open(path, O_RDWR);
-	off_t bytes = lseek(fd, 0, SEEK_END);
-
-	if (fd < 0 || bytes < 16 * (off_t)PAGE)
-		return false;
-	info[0] = 1;
-	info[1] = bytes / PAGE - 1;
-	memcpy(header + PAGE - 10, "SWAPSPACE2", 10);
-	bool done = pwrite(fd, header, PAGE, 0) == PAGE && fsync(fd) == 0;
-	close(fd);
-	return done;
 }
 
 static bool a_disk_keeps_what_is_written(void)
@@ -259,76 +132,30 @@ static bool a_full_disk_fails_the_write(void)
 	return true;
 }
 
-/* Tells the parent that a step is done, and goes on when it says so. */
-static void step(int channel)
+static uint64_t filled[2], changed[2];
+
+static bool count_pages(int what)
 {
-	char byte = 0;
+	const char *const fields[2] = { "pages", "pool" };
 
-	if (write(channel, &byte, 1) != 1 || read(channel, &byte, 1) != 1)
-		_exit(3);
-}
-
-/* Fills more memory than the group may have, then reads and changes all of it in another order, twice. */
-static int job(unsigned long count, int channel)
-{
-	unsigned char *pages = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE,
-				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	static unsigned char expected[PAGE];
-
-	for (unsigned long p = 0; p < count; p++)
-		fill(mixed(p), p, pages + p * PAGE);
-	step(channel);
-	for (unsigned long round = 1; round <= 2; round++)
-		for (unsigned long i = 0; i < count; i++) {
-			unsigned long p = i * 7919 % count;
-
-			fill(mixed(p + round - 1), p, expected);
-			if (memcmp(pages + p * PAGE, expected, PAGE))
-				return 1;
-			fill(mixed(p + round), p, pages + p * PAGE);
-		}
-	step(channel);
-	return 0;
+	return read_state(fields, what ? changed : filled, 2);
 }
 
 static bool a_job_larger_than_memory_finishes(void)
 {
 	/* The group has 8 MiB, the job up to 40: the rest lies compressed on the node, in fewer frames than pages. */
-	const char *const fields[2] = { "pages", "pool" };
-	uint64_t before = free_frames(), filled[2], changed[2];
+	uint64_t before = free_frames();
 	const unsigned long spare = before * 5 / 4, count = 2048 + (spare < 8192 ? spare : 8192);
-	int channel[2];
-	char byte;
 
 	CHECK(make(16384, before, 1) == 0 && make_swap(disk) && swapon(disk, 0) == 0);
 	CHECK(make(0, 0, 0) == -EBUSY);
-	CHECK(mkdir("/cgroup", 0700) == 0 || errno == EEXIST);
-	CHECK(write_to("/cgroup/cgroup.subtree_control", "+memory"));
-	CHECK(mkdir("/cgroup/job", 0700) == 0 || errno == EEXIST);
-	CHECK(write_to("/cgroup/job/memory.max", "8388608"));
-	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, channel) == 0);
-	pid_t child = start_child();
-	if (child == 0) {
-		close(channel[0]);
-		if (!write_to("/cgroup/job/cgroup.procs", "0"))
-			_exit(2);
-		_exit(job(count, channel[1]));
-	}
-	close(channel[1]);
-	/* It stands still while its pages are counted; if it ended before that, it says so by its status. */
-	if (read(channel[0], &byte, 1) == 1) {
-		CHECK(read_state(fields, filled, 2) && write(channel[0], &byte, 1) == 1);
-		if (read(channel[0], &byte, 1) == 1)
-			CHECK(read_state(fields, changed, 2) && write(channel[0], &byte, 1) == 1);
-	}
-	close(channel[0]);
-	CHECK(end_of_child(child, 0) == 0);
+	CHECK(run_job(count, count_pages) == 0);
 	printf("# filled: %llu pages on the node in %llu frames; each changed twice: %llu in %llu\n",
 	       (unsigned long long)filled[0], (unsigned long long)filled[1] / PAGE, (unsigned long long)changed[0],
 	       (unsigned long long)changed[1] / PAGE);
 	CHECK(filled[0] > (count - 2048) / 2 && filled[1] < filled[0] * PAGE * 3 / 4);
-	/* Changing pages leaves holes, which the shrinker closes only when the whole machine is short of memory. */
-	CHECK(changed[0] > (count - 2048) / 2);
+	/* Changing pages leaves holes, which those who save pages close as they go. */
+	CHECK(changed[0] > (count - 2048) / 2 && changed[1] < changed[0] * PAGE * 3 / 4);
 	/* What the job had swapped out goes with it, but for what each CPU keeps to free later, and the header. */
 	EVENTUALLY(state("pages") <= 1 + 256ul * sysconf(_SC_NPROCESSORS_CONF));
 	CHECK(swapoff(disk) == 0 && make(0, 0, 0) == 0 && free_frames() == before);
@@ -350,101 +177,14 @@ static const struct test_case cases[] = {
 	{ "a job larger than its memory finishes, with its swap on the node", a_job_larger_than_memory_finishes },
 };
 
-/* One page at a time by direct I/O. */
-static int measure_writes(void)
-{
-	const unsigned long count = 512;
-	unsigned char *pages = pages_of(count), *back = pages_of(1);
-	int fd = open(disk, O_RDWR | O_DIRECT);
-
-	for (int kind = 0; kind < KINDS; kind++) {
-		uint64_t begin, written, read;
-
-		for (unsigned long p = 0; p < count; p++)
-			fill(kind, p, pages + p * PAGE);
-		begin = now();
-		for (unsigned long p = 0; p < count; p++)
-			if (pwrite(fd, pages + p * PAGE, PAGE, (kind * count + p) * PAGE) != PAGE)
-				return 1;
-		written = now();
-		for (unsigned long p = 0; p < count; p++)
-			if (pread(fd, back, PAGE, (kind * count + p) * PAGE) != PAGE)
-				return 1;
-		read = now();
-		for (unsigned long p = 0; p < count; p++)
-			if (pread(fd, back, PAGE, (kind * count + p) * PAGE) != PAGE ||
-			    memcmp(back, pages + p * PAGE, PAGE))
-				return 1;
-		printf("%s %llu %llu\n", names[kind], (unsigned long long)(written - begin) / count,
-		       (unsigned long long)(read - written) / count);
-	}
-	return 0;
-}
-
-/* By way of swap: pages are pushed out, and come back when they are touched. */
-static int measure_swap(void)
-{
-	const unsigned long count = 512;
-	static unsigned char expected[PAGE];
-
-	if (!make_swap(disk) || swapon(disk, 0))
-		return 1;
-	for (int kind = 0; kind < KINDS; kind++) {
-		unsigned char *pages = pages_of(count);
-		uint64_t begin, out, in;
-
-		for (unsigned long p = 0; p < count; p++)
-			fill(kind, p, pages + p * PAGE);
-		begin = now();
-		if (madvise(pages, count * PAGE, MADV_PAGEOUT))
-			return 1;
-		out = now();
-		for (unsigned long p = 0; p < count; p++)
-			(void)*(volatile unsigned char *)(pages + p * PAGE);
-		in = now();
-		for (unsigned long p = 0; p < count; p++) {
-			fill(kind, p, expected);
-			if (memcmp(pages + p * PAGE, expected, PAGE))
-				return 1;
-		}
-		printf("%s %llu %llu\n", names[kind], (unsigned long long)(out - begin) / count,
-		       (unsigned long long)(in - out) / count);
-		munmap(pages, count * PAGE);
-	}
-	return swapoff(disk) != 0;
-}
-
-static int measure_capacity(void)
-{
-	unsigned char *page = pages_of(1);
-	int fd = open(disk, O_RDWR | O_DIRECT);
-	unsigned long held = 0;
-
-	for (;; held++) {
-		fill(mixed(held), held, page);
-		if (pwrite(fd, page, PAGE, held * PAGE) != PAGE)
-			break;
-	}
-	printf("%lu\n", held);
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc < 3)
 		return 2;
-	if (!strcmp(argv[1], "cases") || !strcmp(argv[1], "make")) {
-		device = argv[2];
-		snprintf(disk, sizeof(disk), "/dev/pnode_disk%s", device + strlen("/dev/pnode"));
-		if (argv[1][0] == 'c')
-			return run_cases(cases, sizeof(cases) / sizeof(*cases), take_disk_away);
-		return argc < 6 ? 2 : make(atol(argv[3]), atol(argv[4]), atol(argv[5])) != 0;
-	}
-	snprintf(disk, sizeof(disk), "%s", argv[2]);
-	if (!strcmp(argv[1], "write"))
-		return measure_writes();
-	if (!strcmp(argv[1], "out"))
-		return measure_swap();
-	return measure_capacity();
+	device = argv[2];
+	snprintf(disk, sizeof(disk), "/dev/pnode_disk%s", device + strlen("/dev/pnode"));
+	if (!strcmp(argv[1], "cases"))
+		return run_cases(cases, sizeof(cases) / sizeof(*cases), take_disk_away);
+	return argc < 6 ? 2 : make(atol(argv[3]), atol(argv[4]), atol(argv[5])) != 0;
 }

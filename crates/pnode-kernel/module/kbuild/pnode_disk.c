@@ -312,6 +312,7 @@ static int pnode_disk_show(struct seq_file *seq, void *unused)
 	seq_printf(seq, "same       %llu\n", stats.same_pages);
 	seq_printf(seq, "original   %llu\n", stats.original_bytes);
 	seq_printf(seq, "compressed %llu\n", stats.compressed_bytes);
+	seq_printf(seq, "denser     %llu\n", stats.recompressed_pages);
 	seq_printf(seq, "pool       %llu\n", stats.pool_bytes);
 	seq_printf(seq, "metadata   %llu\n", stats.metadata_bytes);
 	seq_printf(seq, "refused    %lld\n", atomic64_read(&disk->refused));

@@ -9,6 +9,7 @@ mod calls;
 mod export;
 mod handles;
 mod map;
+mod squeeze;
 mod store;
 
 use core::ffi::c_void;

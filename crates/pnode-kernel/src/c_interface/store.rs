@@ -4,11 +4,12 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use pnode_compress::store::{
-    BlockSize, Checksums, Compaction, Config, LoadError, RemoveError, Shard, Slot, Store, StoreError,
+    BlockSize, Checksums, Config, LoadError, RemoveError, Shard, Slot, Store, StoreError,
 };
-use pnode_core::sync::{AtomicU64, Lock, SpinLock};
+use pnode_core::sync::AtomicU64;
 
 use super::handles::{Held, Memory, NodeHandle, forever_mut};
+use super::squeeze::Squeeze;
 use super::{entry, handle, put, status};
 use crate::desks::Desks;
 use crate::errno::Errno;
@@ -20,9 +21,6 @@ const CHECKSUMS: [Checksums; 2] = [Checksums::Off, Checksums::On];
 
 /// More shards than this keep no worker out of another's way.
 const MOST_SHARDS: usize = 64;
-
-/// A store that is full is compacted by so many bytes at a time, if a sixteenth of its blocks is holes.
-const STEP: usize = 256 << 10;
 
 /// `struct pnode_store_stats`.
 #[repr(C)]
@@ -36,6 +34,8 @@ pub struct StoreStats {
     pub original_bytes: u64,
     /// The bytes of all objects.
     pub compressed_bytes: u64,
+    /// Pages that were compressed again, with a denser codec, since the store was made.
+    pub recompressed_pages: u64,
     /// The bytes of all frames that the store has of the node.
     pub pool_bytes: u64,
     /// The bytes of the kernel's memory that the store takes, without the desks of the CPUs.
@@ -48,10 +48,9 @@ pub struct StoreStats {
 ///
 /// - **C3** `words` and `shards` stay where they are, and are dropped after `store`, which alone uses them.
 pub struct StoreHandle<K: Kernel> {
-    store: ManuallyDrop<Store<'static, Memory<K>, K::Lock>>,
-    desks: Desks<K>,
-    /// The pass of compaction that is under way.
-    pass: Lock<Compaction, SpinLock>,
+    pub(super) store: ManuallyDrop<Store<'static, Memory<K>, K::Lock>>,
+    pub(super) desks: Desks<K>,
+    pub(super) squeeze: Squeeze,
     _shards: Own<[Shard<K::Lock>], K>,
     _words: Own<[AtomicU64], K>,
     _held: Held<K>,
@@ -81,25 +80,25 @@ impl<K: Kernel> StoreHandle<K> {
         // SAFETY: as above.
         let lent_shards = unsafe { forever_mut(&mut *shards) };
         let store = ManuallyDrop::new(Store::new(config, memory, lent_words, lent_shards)?);
-        let pass = Lock::new(Compaction::new());
+        let squeeze = Squeeze::new(pages);
         // INVARIANT: C3 by the order of the fields and by `drop`.
-        Ok(room.fill(Self { store, desks, pass, _shards: shards, _words: words, _held: held }))
+        Ok(room.fill(Self { store, desks, squeeze, _shards: shards, _words: words, _held: held }))
     }
 
     fn save(&self, slot: u32, page: &[u8]) -> Result<(), Errno> {
-        match self.try_save(slot, page) {
-            Err(StoreError::Full { .. }) if self.is_loose() => {
-                self.compact(STEP);
-                self.try_save(slot, page)?;
+        loop {
+            match self.try_save(slot, page) {
+                Err(StoreError::Full { .. }) if self.make_room() => {}
+                saved => break saved?,
             }
-            saved => saved?,
         }
+        self.keep_dense();
         Ok(())
     }
 
     fn try_save(&self, slot: u32, page: &[u8]) -> Result<(), StoreError> {
-        self.desks.with(|desk, scratch, buffer| {
-            match self.store.worker(desk % self.shards(), scratch, buffer) {
+        self.desks.with(|desk| {
+            match self.store.worker(desk.number % self.shards(), desk.scratch, desk.buffer) {
                 Ok(mut worker) => worker.store(Slot::new(slot), page).map(drop),
                 // A desk is large enough, and the shard is there.
                 Err(_) => Err(StoreError::Full { bytes: page.len() }),
@@ -108,37 +107,14 @@ impl<K: Kernel> StoreHandle<K> {
     }
 
     fn load(&self, slot: u32, page: &mut [u8]) -> Result<(), Errno> {
-        self.desks.with(|desk, scratch, buffer| {
-            let worker = self.store.worker(desk % self.shards(), scratch, buffer);
+        self.desks.with(|desk| {
+            let worker = self.store.worker(desk.number % self.shards(), desk.scratch, desk.buffer);
             Ok(worker.map_err(|_| Errno::EINVAL)?.load(Slot::new(slot), page)?)
         })
     }
 
-    fn shards(&self) -> usize {
+    pub(super) fn shards(&self) -> usize {
         self._shards.len()
-    }
-
-    /// Whether at least a sixteenth of the pool is holes.
-    fn is_loose(&self) -> bool {
-        let pool = self.store.stats().pool_bytes;
-        pool.saturating_sub(self.store.used_bytes()) > pool / 16
-    }
-
-    /// Moves about so many bytes of objects together, and gives blocks that became empty back. How many frames that
-    /// were; none if somebody else is at it.
-    fn compact(&self, bytes: usize) -> u64 {
-        let Some(mut pass) = self.pass.try_lock() else { return 0 };
-        let before = self.store.blocks();
-        self.desks.with(|desk, scratch, buffer| {
-            if let Ok(mut worker) = self.store.worker(desk % self.shards(), scratch, buffer) {
-                if worker.compact(&mut pass, bytes).done {
-                    *pass = Compaction::new();
-                }
-            }
-        });
-        self.store.trim(usize::MAX);
-        let blocks = u64::from(before.saturating_sub(self.store.blocks()));
-        blocks * (self.store.block_bytes() / K::PAGE.bytes()) as u64
     }
 
     fn stats(&self) -> StoreStats {
@@ -148,6 +124,7 @@ impl<K: Kernel> StoreHandle<K> {
             same_pages: stats.inline_pages,
             original_bytes: stats.original_bytes,
             compressed_bytes: stats.compressed_bytes,
+            recompressed_pages: self.squeeze.recompressed(),
             pool_bytes: stats.pool_bytes,
             metadata_bytes: stats.metadata_bytes,
         }
@@ -278,7 +255,7 @@ pub unsafe fn store_compact<K: Kernel>(store: *mut StoreHandle<K>, bytes: u64, f
     status((|| {
         let freed = NonNull::new(freed).ok_or(Errno::EFAULT)?;
         // SAFETY: by the caller.
-        let frames = unsafe { handle(store) }?.compact(usize::try_from(bytes).unwrap_or(usize::MAX));
+        let (frames, _) = unsafe { handle(store) }?.compact(usize::try_from(bytes).unwrap_or(usize::MAX));
         // SAFETY: by the caller.
         unsafe { put(freed, frames) };
         Ok(())
