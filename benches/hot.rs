@@ -57,7 +57,7 @@ const PATHS: [Hot; 14] = [
     },
     Hot {
         name: "dense, json, in",
-        limit: 236_952,
+        limit: 230_735,
         atomic_writes: 0.00,
         work: |times| encoded(Codec::Dense, "json", times),
     },

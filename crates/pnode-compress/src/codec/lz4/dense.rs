@@ -7,16 +7,24 @@ use crate::codec::Scratch;
 use crate::codec::reach::{Block, Recent};
 
 /// A match of this length is taken without looking whether the next position has a longer one.
-const GOOD: usize = 24;
+const GOOD: usize = 12;
+/// The same for a match that starts with 8 equal bytes: at the next position such a run is its own source, to its end.
+const GOOD_RUN: usize = 64;
 /// Positions in a row without a match before positions are left out.
 const PATIENCE: usize = 64;
 
 /// Encodes `page` (up to 64 KiB) as an LZ4 block at the start of `out` and returns the block's length, or `None` if it
 /// would pass `out.len()`.
 pub fn encode_dense(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
+    if is_of_pointers(page) { search::<6>(page, out, scratch) } else { search::<8>(page, out, scratch) }
+}
+
+/// Encodes with a search that names long matches by their first `LONG` bytes.
+#[inline(never)]
+fn search<const LONG: usize>(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
     let last = page.len().checked_sub(MATCH_LIMIT)?;
     let limit = page.len() - LAST_LITERALS;
-    let mut recent = Recent::new(page, &mut scratch.table, &mut scratch.bytes, last, limit)?;
+    let mut recent = Recent::<LONG>::new(page, &mut scratch.table, &mut scratch.bytes, last, limit)?;
     let mut block = Block::new(out);
     // Up to where sequences cover the page.
     let mut taken = 0;
@@ -29,7 +37,7 @@ pub fn encode_dense(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Optio
             continue;
         }
         misses = PATIENCE;
-        while found.length < GOOD && at < last {
+        while at < last && (found.length < GOOD || found.length < GOOD_RUN && is_run(page, at)) {
             let next = recent.longest(at + 1, found.length);
             if next.distance == 0 {
                 break;
@@ -50,4 +58,25 @@ pub fn encode_dense(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Optio
         (at, taken) = (stop, stop);
     }
     finish(block, &page[taken..])
+}
+
+/// Whether the 8 bytes at `at` are equal.
+#[inline]
+fn is_run(page: &[u8], at: usize) -> bool {
+    page[at..].first_chunk::<8>().is_some_and(|bytes| *bytes == [bytes[0]; 8])
+}
+
+/// Whether two neighbours are different pointers into one heap, or one of them is null, in most of 15 places.
+///
+/// Such words have 5 upper bytes in common and few lower ones: a match reaches from one word into the next, but not for
+/// 8 bytes. Elsewhere 8 bytes are worth more, as matches of 6 push the long ones out.
+fn is_of_pointers(page: &[u8]) -> bool {
+    let pairs = page.chunks_exact(264).take(15).filter_map(|part| part.first_chunk());
+    let are_pointers = |pair: &&[u8; 16]| {
+        let both = u128::from_le_bytes(**pair);
+        let (first, second) = (both as u64, (both >> 64) as u64);
+        let near = first == 0 || second == 0 || (first ^ second) >> 32 == 0;
+        near && first != second && (1..256).contains(&((first | second) >> 40))
+    };
+    pairs.filter(are_pointers).count() >= 10
 }

@@ -10,10 +10,10 @@ const WAYS: usize = 4;
 /// Of the positions that no search looked at, every fourth is remembered: the others would push out older ones that
 /// are worth as much.
 const STEP: usize = 4;
-/// With a match of this length found by the long hash, the short one is not asked.
-const ENOUGH: usize = 12;
+/// Nor is any further than this before the next place: what a long match covers is remembered where its source is.
+const TAIL: usize = 32;
 
-/// Earlier positions of a page, by the hash of 8 bytes and by that of 4, each in buckets of the last four.
+/// Earlier positions of a page, by the hash of `LONG` bytes (5 to 8) and by that of 4, each in buckets of the last four.
 ///
 /// The long hash names places that are worth a look each; the short one finds what is shorter. A bucket is one load:
 /// its candidates do not wait for each other, as those of a chain do.
@@ -22,7 +22,7 @@ const ENOUGH: usize = 12;
 ///
 /// - **R1** `last + REACH <= page.len()`, and `page.len() <= 65,536`.
 /// - **R2** Each position in a bucket is below `next`, and at most `last`.
-pub(in crate::codec) struct Recent<'p, 's> {
+pub(in crate::codec) struct Recent<'p, 's, const LONG: usize> {
     page: &'p [u8],
     long: &'s mut [u16; 4096],
     short: &'s mut [u8; 4096],
@@ -38,7 +38,10 @@ pub(in crate::codec) struct Match {
     pub(in crate::codec) distance: usize,
 }
 
-impl<'p, 's> Recent<'p, 's> {
+impl<'p, 's, const LONG: usize> Recent<'p, 's, LONG> {
+    /// With a match of this length the short hash is not asked, which measures 7 bytes at the most.
+    const ENOUGH: usize = if LONG < 7 { LONG } else { 7 };
+
     /// An empty memory for a page of up to 64 KiB, whose matches start at `last` at the latest and end by `limit`.
     pub(in crate::codec) fn new(
         page: &'p [u8],
@@ -47,6 +50,7 @@ impl<'p, 's> Recent<'p, 's> {
         last: usize,
         limit: usize,
     ) -> Option<Self> {
+        const { assert!(4 < LONG && LONG <= REACH) };
         let fits = last + REACH <= page.len() && last < limit && limit <= page.len() && page.len() <= 1 << 16;
         long.fill(0);
         short.fill(0);
@@ -58,8 +62,10 @@ impl<'p, 's> Recent<'p, 's> {
     #[inline(always)]
     fn exchange(&mut self, word: u64, position: usize) -> (u64, u64) {
         const KEY: u64 = 0x9E37_79B1_85EB_CA87;
-        let (long, short) =
-            ((word.wrapping_mul(KEY) >> 54) as usize, ((word << 32).wrapping_mul(KEY) >> 55) as usize);
+        let (long, short) = (
+            ((word << (64 - 8 * LONG)).wrapping_mul(KEY) >> 54) as usize,
+            ((word << 32).wrapping_mul(KEY) >> 55) as usize,
+        );
         let (mut older, mut older_short) = (0, 0);
         // Both lie in their tables, by the number of bits of the hashes.
         if let Some(bucket) = self.long[long * WAYS..].first_chunk_mut::<WAYS>() {
@@ -81,6 +87,7 @@ impl<'p, 's> Recent<'p, 's> {
         if at < self.next || at > self.last {
             return best;
         }
+        self.next = self.next.max(at.saturating_sub(TAIL));
         while self.next < at {
             // REACH: R1, as `next < at <= last`.
             let word = load!(u64, self.page, self.next);
@@ -97,14 +104,18 @@ impl<'p, 's> Recent<'p, 's> {
             let from = usize::from(long as u16);
             long >>= 16;
             // REACH: R2.
-            if load!(u64, self.page, from) == word && self.may_pass(at, from, best.length) {
-                let length = match_end(self.page, at + 8, at - from, self.limit) - at;
+            let differ = load!(u64, self.page, from) ^ word;
+            if differ << (64 - 8 * LONG) == 0 && self.may_pass(at, from, best.length) {
+                let length = match differ {
+                    0 => match_end(self.page, at + 8, at - from, self.limit) - at,
+                    _ => differ.trailing_zeros() as usize / 8,
+                };
                 if length > best.length {
                     best = Match { length, distance: at - from };
                 }
             }
         }
-        if best.length >= ENOUGH {
+        if best.length >= Self::ENOUGH {
             return best;
         }
         for _ in 0..WAYS {
@@ -121,7 +132,7 @@ impl<'p, 's> Recent<'p, 's> {
         best
     }
 
-    /// Whether a match of 8 bytes or more can be longer than `length`.
+    /// Whether a match that the long hash names can be longer than `length`.
     #[inline(always)]
     fn may_pass(&self, at: usize, from: usize, length: usize) -> bool {
         length < 8
