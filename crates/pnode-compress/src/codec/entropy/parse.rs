@@ -7,8 +7,8 @@ use crate::codec::reach::{Cursor, match_end};
 pub(super) const MAX_SEQUENCES: usize = 2048 / 3;
 /// The shortest match.
 pub(super) const MIN_MATCH: usize = 3;
-/// What multiplies 8 bytes to hash the first 6 of them: literals are cheap here, and a shorter match saves little.
-const KEY: u64 = 0x9E37_79B1_85EB_CA87 << 16;
+/// How many bytes are hashed: literals are cheap here, and a shorter match saves little.
+const HASHED: u32 = 6;
 
 /// So many literals, then so many bytes from so far back.
 #[derive(Clone, Copy)]
@@ -48,10 +48,10 @@ pub(super) fn quick<'s>(
     words: &'s mut [u16; 2048],
 ) -> Sequences<'s> {
     let mut found = Sequences { words, count: 0 };
-    let Some(mut cursor) = Cursor::new(part, table, KEY) else { return found };
+    let Some(mut cursor) = Cursor::<HASHED>::new(part, table) else { return found };
     let mut taken = 0;
     while let Ok(next) = cursor.search() {
-        let behind = next.behind.min(next.at - taken);
+        let behind = cursor.behind(&next).min(next.at - taken);
         let start = next.at - behind;
         let stop = if let Some((longer, word)) = next.short() {
             let stop = next.at + 4 + longer;

@@ -17,7 +17,19 @@ use crate::codec::reach::{Block, Cursor, match_end};
 /// Encodes `page` (up to 64 KiB) as an LZ4 block at the start of `out` and returns the block's length, or `None` if it
 /// would pass `out.len()`.
 pub fn encode_fast(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
-    let mut cursor = Cursor::new(page, &mut scratch.table, key(page))?;
+    match hashed(page) {
+        4 => encode::<4>(page, out, scratch),
+        5 => encode::<5>(page, out, scratch),
+        _ => encode::<6>(page, out, scratch),
+    }
+}
+
+/// [`encode_fast`] with a hash of `HASHED` bytes.
+///
+/// An instance each, as a multiplication by a constant is one instruction and a register less in the loop.
+#[inline(never)]
+fn encode<const HASHED: u32>(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
+    let mut cursor = Cursor::<HASHED>::new(page, &mut scratch.table)?;
     let mut block = Block::new(out);
     // Up to where sequences cover the page.
     let mut taken = 0;
@@ -26,7 +38,7 @@ pub fn encode_fast(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option
             Ok(found) => found,
             Err(end) => break end,
         };
-        let behind = found.behind.min(found.at - taken);
+        let behind = if HASHED == 4 { cursor.behind(&found).min(found.at - taken) } else { 0 };
         let start = found.at - behind;
         if let Some((longer, word)) = found.short() {
             append(page, taken..start, found.distance, longer + behind, &cursor, &mut block)?;
@@ -44,12 +56,12 @@ pub fn encode_fast(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option
 
 /// Appends a sequence.
 #[inline(always)]
-fn append(
+fn append<const HASHED: u32>(
     page: &[u8],
     literals: Range<usize>,
     distance: usize,
     extra: usize,
-    cursor: &Cursor,
+    cursor: &Cursor<HASHED>,
     block: &mut Block,
 ) -> Option<()> {
     if let Some(run) = cursor.run(literals.start) {
@@ -64,11 +76,11 @@ fn append(
 
 /// Adds what follows `taken`: the matches from `at` on, which the cursor does not reach, and literals.
 #[inline(never)]
-fn last_matches(
+fn last_matches<const HASHED: u32>(
     page: &[u8],
     mut taken: usize,
     mut at: usize,
-    cursor: &Cursor,
+    cursor: &Cursor<HASHED>,
     mut block: Block,
 ) -> Option<usize> {
     let limit = page.len() - LAST_LITERALS;
@@ -91,9 +103,9 @@ fn last_matches(
 /// How many bytes the sample of 15 words spans.
 const SAMPLE: usize = 15 * 9 * 8;
 
-/// What multiplies 8 bytes to hash the first 4, 5 or 6 of them: how many is chosen by a sample of words.
+/// How many bytes to hash: 4, 5 or 6, by a sample of words.
 #[inline(always)]
-fn key(page: &[u8]) -> u64 {
+fn hashed(page: &[u8]) -> u32 {
     let (mut with_zero, mut short) = (0, 0);
     // Near the start, as scattered words of a page that is in no cache would cost more than they tell; and an odd number
     // of words apart, lest the sample sees one field of records whose size is a power of two.
@@ -103,17 +115,16 @@ fn key(page: &[u8]) -> u64 {
         with_zero += usize::from(zero_bytes != 0);
         short += usize::from(word >> 48 == 0);
     }
-    let bytes = if with_zero < 3 {
+    if with_zero < 3 {
         // Text, samples, or noise.
         5
     } else if with_zero <= 9 && short <= 1 {
         // Zero bytes, but not above numbers and addresses: machine code.
         4
-    } else if short >= 6 {
+    } else if short >= 7 {
         // Records of numbers and addresses.
         6
     } else {
         5
-    };
-    0x9E37_79B1_85EB_CA87 << (64 - 8 * bytes)
+    }
 }

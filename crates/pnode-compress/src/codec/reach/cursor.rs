@@ -17,10 +17,9 @@ const PATIENCE: usize = 64;
 ///
 /// - **C1** `last + REACH = page.len()`, `2 <= last`, and `page.len() <= 65,536`.
 /// - **C2** Each slot is at most `last + PROBES - 1`.
-pub(in crate::codec) struct Cursor<'p, 's> {
+pub(in crate::codec) struct Cursor<'p, 's, const HASHED: u32> {
     page: &'p [u8],
     slots: &'s mut [u16; 4096],
-    key: u64,
     last: usize,
     at: usize,
     /// The 8 bytes at `at`.
@@ -33,8 +32,6 @@ pub(in crate::codec) struct Found {
     pub(in crate::codec) at: usize,
     /// How far back its source is.
     pub(in crate::codec) distance: usize,
-    /// How many bytes before it are the same too, 7 at the most.
-    pub(in crate::codec) behind: usize,
     /// The bytes after the first 4: of the match, and as differences from its source.
     next: u64,
     later: u64,
@@ -59,20 +56,17 @@ impl Found {
     }
 }
 
-impl<'p, 's> Cursor<'p, 's> {
+impl<'p, 's, const HASHED: u32> Cursor<'p, 's, HASHED> {
     /// The first place that a search looks at; `None` if the page has fewer than 26 bytes or more than 65,536.
-    ///
-    /// Positions are hashed by multiplying the 8 bytes there by `key`, so a key whose low bits are 0 leaves out the last
-    /// of these bytes.
     #[inline(always)]
-    pub(in crate::codec) fn new(page: &'p [u8], slots: &'s mut [u16; 4096], key: u64) -> Option<Self> {
+    pub(in crate::codec) fn new(page: &'p [u8], slots: &'s mut [u16; 4096]) -> Option<Self> {
         let last = page.len().checked_sub(REACH)?;
         if last < 2 || page.len() > 1 << 16 {
             return None;
         }
         slots.fill(0);
         // INVARIANT: C1: just tested. C2: 0.
-        let mut cursor = Self { page, slots, key, last, at: 0, word: 0 };
+        let mut cursor = Self { page, slots, last, at: 0, word: 0 };
         cursor.go(2);
         Some(cursor)
     }
@@ -100,9 +94,10 @@ impl<'p, 's> Cursor<'p, 's> {
         if from <= self.last { self.page[from..].first_chunk() } else { None }
     }
 
+    /// The slot of the first `HASHED` bytes of `word`: a key whose low bits are 0 leaves out the others.
     #[inline(always)]
-    fn slot(&self, word: u64) -> usize {
-        (word.wrapping_mul(self.key) >> 52) as usize
+    fn slot(word: u64) -> usize {
+        (word.wrapping_mul(0x9E37_79B1_85EB_CA87 << (64 - 8 * HASHED)) >> 52) as usize
     }
 
     /// Remembers `position`, where the bytes are `word`; returns the one of the same hash before, and whether 4 bytes are
@@ -110,7 +105,7 @@ impl<'p, 's> Cursor<'p, 's> {
     #[inline(always)]
     fn probe(&mut self, word: u64, position: usize) -> (usize, bool) {
         debug_assert!(position < self.last + PROBES);
-        let slot = self.slot(word);
+        let slot = Self::slot(word);
         // INVARIANT: C2: callers have tested `position`.
         let from = usize::from(core::mem::replace(&mut self.slots[slot], position as u16));
         // REACH: C2, as REACH - PROBES is at least 4.
@@ -169,26 +164,31 @@ impl<'p, 's> Cursor<'p, 's> {
         };
         // Here `at < last + PROBES` and, by C2, `from < last + PROBES`.
         const { assert!(4 + 8 + 8 <= REACH - PROBES + 1) };
-        let mut behind = 0;
-        if from >= BEHIND && from < at {
-            // REACH: just tested.
-            let before = load!(u64, self.page, at - BEHIND) ^ load!(u64, self.page, from - BEHIND);
-            // That the byte before is the same too is rare: its position was probed, or lies in another match.
-            if before >> 56 == 0 {
-                behind = (before | 1).leading_zeros() as usize / 8;
-            }
-        }
         // REACH: here and below, as said above, 20 bytes are in reach.
         let (next, later) = (load!(u64, self.page, at + 4), load!(u64, self.page, at + 12));
         // REACH: as above.
         let differ = next ^ load!(u64, self.page, from + 4);
-        Ok(Found { at, distance: at.wrapping_sub(from), behind, next, later, differ })
+        Ok(Found { at, distance: at.wrapping_sub(from), next, later, differ })
+    }
+
+    /// How many bytes before a match are the same too, 7 at the most.
+    ///
+    /// Without a branch but one that is always taken after the first bytes of a page: nothing predicts when there are any.
+    #[inline(always)]
+    pub(in crate::codec) fn behind(&self, found: &Found) -> usize {
+        let (at, from) = (found.at, found.at.wrapping_sub(found.distance));
+        if from < BEHIND || from >= at || at > self.last + REACH {
+            return 0;
+        }
+        // REACH: just tested, by C1.
+        let before = load!(u64, self.page, at - BEHIND) ^ load!(u64, self.page, from - BEHIND);
+        (before | 1).leading_zeros() as usize / 8
     }
 
     /// The position remembered for the hash of `word`.
     #[inline]
     pub(in crate::codec) fn earlier(&self, word: u64) -> usize {
-        usize::from(self.slots[self.slot(word)])
+        usize::from(self.slots[Self::slot(word)])
     }
 }
 
