@@ -213,7 +213,9 @@ job_miri() {
   PROPTEST_CASES=4 MIRIFLAGS=$flags cargo +nightly miri test --quiet -p pnode-core --all-features --lib --tests &&
     MIRIFLAGS=$flags cargo +nightly miri test --quiet -p pnode-buddy --test edges &&
     MIRIFLAGS="$flags -Zmiri-many-seeds=${MIRI_SEEDS:-0..4}" cargo +nightly miri test --quiet -p pnode-core --test registry -- zones_change_hands &&
-    MIRIFLAGS="$flags -Zmiri-many-seeds=${MIRI_SEEDS:-0..4}" cargo +nightly miri test --quiet -p pnode-buddy --test handover -- in_one_area
+    MIRIFLAGS="$flags -Zmiri-many-seeds=${MIRI_SEEDS:-0..4}" cargo +nightly miri test --quiet -p pnode-buddy --test handover -- in_one_area &&
+    MIRIFLAGS=$flags cargo +nightly miri test --quiet -p pnode-compress --test codec_hostile --test codec_roundtrip &&
+    MIRIFLAGS=$flags cargo +nightly miri test --quiet -p pnode-compress --test store_shared -- threads_that
 }
 
 job_semver() {

@@ -39,7 +39,7 @@ const PATHS: [Hot; 14] = [
     Hot { name: "cpu, order 0, pair", limit: 70, atomic_writes: 0.00, work: cached },
     Hot {
         name: "fast, json, in",
-        limit: 50_613,
+        limit: 46_581,
         atomic_writes: 0.00,
         work: |times| encoded(Codec::Fast, "json", times),
     },
@@ -73,7 +73,7 @@ const PATHS: [Hot; 14] = [
         atomic_writes: 0.00,
         work: |times| decoded(Codec::Entropy, "json", times),
     },
-    Hot { name: "store, json, replace", limit: 53_352, atomic_writes: 10.36, work: stored },
+    Hot { name: "store, json, replace", limit: 49_474, atomic_writes: 10.65, work: stored },
     Hot { name: "store, json, load", limit: 10_410, atomic_writes: 2.00, work: loaded },
     Hot { name: "store, zero, replace", limit: 1197, atomic_writes: 1.00, work: stored_zero },
 ];

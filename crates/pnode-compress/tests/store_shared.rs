@@ -342,7 +342,11 @@ fn threads_that_share_and_leave_see_whole_pages_of_their_slots() {
     let store = lent.store(config);
     let contents = contents(6);
     let (stop, merged) = (AtomicBool::new(false), AtomicU64::new(0));
-    let rounds = if cfg!(debug_assertions) { 4_000 } else { 40_000 };
+    let rounds = match (cfg!(miri), cfg!(debug_assertions)) {
+        (true, _) => 60,
+        (_, true) => 4_000,
+        (_, false) => 40_000,
+    };
     std::thread::scope(|scope| {
         let (store, contents, stop, merged) = (&store, &contents, &stop, &merged);
         scope.spawn(move || {
