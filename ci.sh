@@ -7,7 +7,8 @@
 #   structure the rules that no compiler checks: dependencies, rooms for unsafe code, atomics, file sizes
 #   features  each crate with no features and with all of them
 #   msrv      the workspace with the oldest Rust that it promises
-#   nostd     the no_std crates linked without libc and without an allocator, and run
+#   nostd     the no_std crates linked without libc and without an allocator, and run; and built for targets without an
+#             operating system
 #   stack     how much stack the codecs take
 #   loom      the models of every atomic protocol
 #   docs      rustdoc, warnings are errors
@@ -75,6 +76,18 @@ job_nostd() {
   local profile
   for profile in dev release; do
     cargo run --quiet --manifest-path tests/nostd-proof/Cargo.toml --profile "$profile" || return 1
+  done
+  # Targets that have nothing but `core`. The atomics are of 64 bits, so processors without those are none of them.
+  local target crate
+  for target in x86_64-unknown-none aarch64-unknown-none; do
+    if ! timeout 60 rustup target add "$target" >/dev/null 2>&1; then
+      echo "nostd for $target: SKIPPED, its core library is not to be had here"
+      continue
+    fi
+    for crate in "${NO_STD_CRATES[@]}"; do
+      cargo check --quiet -p "$crate" --target "$target" || return 1
+    done
+    echo "nostd for $target: ok"
   done
 }
 
@@ -169,7 +182,7 @@ job_mutants() {
     output=target/mutants/$crate
     # Debug assertions stay; a little optimisation saves more than it costs.
     CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=0 nice -n 19 cargo mutants --package "$crate" --test-workspace false --all-features \
-      --exclude-re loom_words ${MUTANTS_SHARD:+--shard "$MUTANTS_SHARD" --sharding round-robin} --timeout 45 --jobs 1 --output "$output" -- --lib --tests
+      --exclude-re loom_words --exclude '**/sync/model.rs' ${MUTANTS_SHARD:+--shard "$MUTANTS_SHARD" --sharding round-robin} --timeout 45 --jobs 1 --output "$output" -- --lib --tests
     # 2 and 3: some were missed, some never ended. Whether that is explained, the score says.
     case $? in 0 | 2 | 3) tests/mutants/score "$output" || return 1 ;; *) return 1 ;; esac
   done

@@ -200,6 +200,44 @@ mod tests {
     }
 
     #[test]
+    fn chances_are_the_numbers_of_splitmix64() {
+        // What the authors' program prints for seed 0.
+        let published =
+            [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f, 0xf88b_b8a8_724c_81ec];
+        for (call, number) in (1..).zip(published) {
+            assert_eq!(scatter(0, call), number, "call {call}");
+        }
+        // The seed is combined with the state: where they are the same, nothing is left to finish.
+        assert_eq!(scatter(0x9e37_79b9_7f4a_7c15, 1), 0);
+    }
+
+    #[test]
+    fn a_failing_zone_is_the_zone_in_all_but_the_calls_that_fail() {
+        let zone = WordZone::new(FrameRange::new(Pfn::new(4), 8).unwrap()).unwrap();
+        let failing = Failing::new(zone, When::Nth(2));
+        let (order, movable) = (Order::new(1).unwrap(), MigrateType::Movable);
+        let tells = |used| {
+            let zone = failing.source();
+            assert_eq!((failing.span(), failing.managed_frames()), (zone.span(), 8));
+            assert_eq!((failing.used_frames(), failing.free_frames()), (used, 8 - used));
+            assert_eq!((zone.used_frames(), zone.free_frames()), (used, 8 - used));
+        };
+        tells(0);
+        assert_eq!(failing.alloc(order, movable), Ok(Pfn::new(4)));
+        tells(2);
+        assert_eq!(failing.alloc_at(Pfn::new(8), order, movable), Ok(()));
+        assert_eq!(failing.alloc_at(Pfn::new(10), order, movable), Err(FrameError::Exhausted { order }));
+        tells(4);
+        assert_eq!(failing.alloc_at(Pfn::new(10), order, movable), Ok(()));
+        tells(6);
+        failing.isolate();
+        assert_eq!(failing.source().alloc(order, movable), Err(FrameError::Closed { order }));
+        failing.reopen();
+        assert_eq!(failing.source().alloc(order, movable), Ok(Pfn::new(6)));
+        tells(8);
+    }
+
+    #[test]
     fn a_failed_call_takes_nothing_and_names_its_order() {
         let zone = WordZone::new(FrameRange::new(Pfn::new(0), 16).unwrap()).unwrap();
         let closed = FrameError::Closed { order: Order::ZERO };

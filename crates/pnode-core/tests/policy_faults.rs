@@ -68,6 +68,7 @@ fn invariant_13_the_seed_scenario() {
     let placed = nodes.place(&page).unwrap();
     assert_eq!((placed.frame.node(), placed.report.outcome()), (id(C), Outcome::AsWanted));
     assert_eq!(placed.report.kind(), FaultKind::Hard);
+    assert_eq!(placed.report.to_string(), "hard fault, page on node 2, as wanted");
     nodes.free(placed.frame).unwrap();
 }
 

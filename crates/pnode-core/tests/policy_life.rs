@@ -4,7 +4,9 @@
 mod policy_world;
 
 use pnode_core::policy::{Mode, Numbering, PlaceError, Wish};
-use pnode_core::{AllocError, Denied, NodeMask, Order, PageOrigin, Placement, Policy, Reason, Request};
+use pnode_core::{
+    AllocError, Denied, FrameRange, NodeMask, Order, PageOrigin, Pfn, Placement, Policy, Reason, Request,
+};
 use policy_world::{A, B, C, CLOSED, D, Kind, OPEN, World, id, mask, numbers};
 
 fn bound_nodes(policy: &Policy) -> Vec<u16> {
@@ -208,6 +210,41 @@ fn a_task_survives_the_drain_of_its_node() {
     world.nodes.free(resident.frame).unwrap();
     world.nodes.free(elsewhere.frame).unwrap();
     world.leave(C);
+}
+
+/// Its memory is gone and its owner stays: the node has left as far as a bind is concerned, which is no shortage of it.
+#[test]
+fn a_bound_node_without_memory_is_no_full_one() {
+    let world = World::of_two_and_two(OPEN, 2);
+    let policy = world.bind(&[C]);
+    world.owner(C).offline(FrameRange::new(Pfn::new(u64::from(C) * 64), 2).unwrap()).unwrap();
+    assert_eq!(
+        world.exhaust_bound(&policy, A),
+        (vec![A, A, B, B], PlaceError::NoMemory { order: Order::ZERO })
+    );
+}
+
+#[test]
+fn a_policy_is_void_when_the_last_of_its_nodes_left() {
+    let mut world = World::of_two_and_two(OPEN, 1);
+    assert!(!Policy::DEFAULT.is_void() && !Policy::LOCAL.is_void());
+    let wish = |mode, named: &[u16]| Wish::new(mode, mask(named)).numbering(Numbering::Static);
+    let wishes = [wish(Mode::Bind, &[B, C]), wish(Mode::Bind, &[C]), wish(Mode::Interleave, &[B])];
+    let mut policies = wishes.map(|wish| world.wish(&wish).unwrap());
+    let mut rebound = |world: &World<'_>| {
+        policies.each_mut().map(|policy| {
+            policy.rebind(world.nodes, &world.mems());
+            let page = Placement::new(PageOrigin::PrivateAnonymous, id(A)).range(policy);
+            let wanted = page.wanted(world.nodes.distances()).map(|wanted| numbers(wanted.any()));
+            assert_eq!(policy.is_void(), wanted.is_none());
+            wanted
+        })
+    };
+    assert_eq!(rebound(&world), [Some(vec![B, C]), Some(vec![C]), Some(vec![B])]);
+    world.leave(B);
+    assert_eq!(rebound(&world), [Some(vec![C]), Some(vec![C]), None]);
+    world.leave(C);
+    assert_eq!(rebound(&world), [None, None, None]);
 }
 
 #[test]

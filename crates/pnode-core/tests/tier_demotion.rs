@@ -74,7 +74,8 @@ fn classes_fall_into_tiers() {
     assert_eq!(tier(MemoryClass::ACCELERATOR), 3);
     assert_eq!(tier(MemoryClass::DEVICE_BUFFER), tier(MemoryClass::FAR));
     assert!(Tier::of(MemoryClass::COMPRESSED) > Tier::of(MemoryClass::FAR));
-    // Slightly slower DRAM is DRAM.
+    // Slightly slower DRAM is DRAM, and slightly faster DRAM.
+    assert_eq!(Tier::of(MemoryClass::new("dimm", 95, 52_000)), Tier::of(MemoryClass::DRAM));
     assert_eq!(Tier::of(MemoryClass::new("dimm", 105, 48_000)), Tier::of(MemoryClass::DRAM));
     assert_eq!(Tier::of(MemoryClass::new("broken", 1, 0)), Tier::of(MemoryClass::new("slow", u32::MAX, 1)));
 }
@@ -123,6 +124,21 @@ fn in_a_tier_the_nearest_comes_first() {
     assert_eq!(targets(&tiers, 0, &NodeMask::ALL, nodes.distances()), [2, 3, 1]);
     // A table that speaks of fewer nodes makes the others equal, and loses none.
     assert_eq!(targets(&tiers, 0, &NodeMask::ALL, &Distances::uniform(1).unwrap()), [1, 2, 3]);
+}
+
+/// Distances of another machine are no reason to panic, nor to lose a node.
+#[test]
+fn a_table_of_any_size_names_the_same_nodes() {
+    let nodes = machine();
+    let mut slots = [TierSlot::EMPTY; IDS];
+    let mut tiers = Tiers::new(&mut slots);
+    tiers.refresh(nodes).unwrap();
+    for (from, count) in (0..IDS as u16).flat_map(|from| (1..=2 * IDS).map(move |count| (from, count))) {
+        let set = |distances: &Distances<'_>| -> BTreeSet<u16> {
+            targets(&tiers, from, &NodeMask::ALL, distances).into_iter().collect()
+        };
+        assert_eq!(set(&Distances::uniform(count).unwrap()), set(nodes.distances()), "{from} of {count}");
+    }
 }
 
 #[test]

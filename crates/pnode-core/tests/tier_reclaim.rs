@@ -7,8 +7,8 @@ use pnode_core::oom::{Candidate, Constraint, OomScope};
 use pnode_core::ops::{BoostOwner, NoSleep, ReclaimPolicy, SwapRule};
 use pnode_core::reclaim::{Boost, Kswapd, Pass, Swapping, Verdict, ZoneLevel};
 use pnode_core::{
-    AllocError, Features, FrameRange, MigrateType, NodeMask, NodeOps, Order, PageOrigin, Pfn, Placement,
-    Request, Service, WatermarkError, Watermarks, request::Depth,
+    AllocError, Features, FrameRange, FrameSource, MigrateType, NodeMask, NodeOps, Order, PageOrigin, Pfn,
+    Placement, Request, Service, WatermarkError, Watermarks, request::Depth,
 };
 use policy_world::{A, B, C, CLOSED, D, Kind, OPEN, World, id, mask};
 
@@ -166,6 +166,14 @@ fn a_shortage_of_a_private_node_is_ended_by_its_users_only() {
     assert_eq!(ordinary.constraint(), Constraint::None);
     assert_eq!(ordinary.victim::<u8>([]), None);
     assert_eq!(OomScope::of(world.nodes, &NodeMask::EMPTY).constraint(), Constraint::Hopeless);
+    // Of several who help it is the one with the most, and of equals the first.
+    for number in 0..81 {
+        let frames = [number % 3, number / 3 % 3, number / 9 % 3, number / 27];
+        let tasks = (0..).zip(frames).map(|(task, frames)| Candidate { task, uses: mask(&[B]), frames });
+        let most = frames.into_iter().max();
+        let expected = frames.into_iter().position(|frames| Some(frames) == most);
+        assert_eq!(ordinary.victim(tasks).map(|victim| victim.task), expected, "{frames:?}");
+    }
 }
 
 #[test]
@@ -181,6 +189,21 @@ fn a_grant_respects_the_reserve_of_its_node() {
     let ring = grant.alloc(Request::page().migrate(MigrateType::Unmovable)).unwrap();
     world.nodes.free(first).unwrap();
     world.nodes.free(ring).unwrap();
+}
+
+#[test]
+fn a_grant_as_a_source_keeps_the_watermark_of_its_node() {
+    let world = World::of_two_and_two(OPEN, 4);
+    let range = FrameRange::new(Pfn::new(u64::from(C) * 64), 4).unwrap();
+    let grant = world.owner(C).grant().unwrap();
+    for kept in 0..=4 {
+        world.owner(C).set_watermarks(range, Watermarks::new(kept, kept, kept).unwrap()).unwrap();
+        let taken: Vec<_> =
+            std::iter::from_fn(|| FrameSource::alloc(&grant, Order::ZERO, MigrateType::Movable).ok())
+                .collect();
+        assert_eq!((taken.len() as u64, world.used(C)), (4 - kept, 4 - kept));
+        taken.into_iter().for_each(|pfn| grant.free(pfn, Order::ZERO).unwrap());
+    }
 }
 
 /// Which pages a service may bring to a private node, by origin and door.

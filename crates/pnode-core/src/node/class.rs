@@ -53,3 +53,18 @@ impl fmt::Debug for MemoryClass {
         write!(f, "{} ({} ns, {} MiB/s)", self.name, self.latency_ns, self.bandwidth_mib_s)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::format;
+
+    use super::*;
+
+    #[test]
+    fn a_class_says_what_it_was_made_of() {
+        let class = MemoryClass::new("tape", 7_000, 90);
+        assert_eq!((class.name(), class.latency_ns(), class.bandwidth_mib_s()), ("tape", 7_000, 90));
+        assert_eq!(format!("{class:?}"), "tape (7000 ns, 90 MiB/s)");
+    }
+}

@@ -80,3 +80,20 @@ impl fmt::Display for NodeIdTooLarge {
 }
 
 impl core::error::Error for NodeIdTooLarge {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_1024_ids_by_number_and_by_index() {
+        for number in 0..2 * NodeId::COUNT {
+            let id = NodeId::new(number as u16);
+            assert_eq!(id.ok(), NodeId::from_index(number));
+            assert_eq!(id.is_ok(), number < 1024);
+            assert!(
+                id.is_ok_and(|id| (usize::from(id.get()), id.index()) == (number, number)) || number >= 1024
+            );
+        }
+    }
+}

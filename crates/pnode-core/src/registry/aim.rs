@@ -1,8 +1,9 @@
 //! Blocks by their numbers: taking exactly this one, and making a token of one that is out.
 
-use super::storage::{Owned, ZoneSlot};
+use super::storage::ZoneSlot;
 use super::token::{AdoptError, AllocError, Frame};
 use super::walk::{Missed, Reach, descend, first_node};
+use super::zone_word::Owned;
 use super::{Nodes, Registration};
 use crate::addr::{Order, Pfn};
 use crate::frame::FrameZone;

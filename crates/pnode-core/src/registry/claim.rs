@@ -118,12 +118,12 @@ mod tests {
         let node = NodeId::new(0).unwrap();
         let mut storage = Storage::<WordZone, 1, 1>::new();
         let nodes = Nodes::<WordZone>::new(storage.slots(), Distances::uniform(1).unwrap()).unwrap();
-        let mut last = Word(0).generation();
-        while let Some(next) = last.next() {
-            last = next;
-        }
+        // All lives of the id but the last are over.
         let slot = nodes.slot(node).unwrap();
-        slot.word.store(Word::new(last, Facts::NONE, 0).0, Ordering::Relaxed);
+        let over = Word(u64::MAX << 41);
+        assert_eq!((over.facts(), over.references()), (Facts::NONE, 0));
+        slot.word.store(over.0, Ordering::Relaxed);
+        nodes.ordinary(node, MemoryClass::DRAM).unwrap().unregister().unwrap();
         assert_eq!(nodes.ordinary(node, MemoryClass::DRAM).err(), Some(RegisterError::Spent { node }));
         assert_eq!(nodes.state(node).map(|state| state.is_registered()), Some(false));
     }

@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-use super::storage::{Owned, ZoneSlot};
+use super::storage::ZoneSlot;
+use super::zone_word::Owned;
 use super::{Admin, NodeSlot, Nodes, OfflineError, OnlineError, Registration, Stale, UnregisterError};
 use crate::addr::FrameRange;
 use crate::frame::FrameZone;

@@ -24,6 +24,7 @@ mod references;
 mod storage;
 mod token;
 mod walk;
+mod zone_word;
 mod zonelist;
 
 use core::fmt;

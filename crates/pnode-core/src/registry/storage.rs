@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::zone_word::ZoneWord;
 use crate::const_fn;
 use crate::frame::{FrameZone, MigrateType};
 use crate::node::{Features, Generation, MemoryClass, NodeId, NodeMask, Stamp, Word};
@@ -134,11 +135,11 @@ impl<Z> ZoneSlot<'_, Z> {
     pub(super) fn load(&self) -> ZoneWord {
         // Acquire pairs with the Release in `store`: who sees a zone's word sees its watermarks, and does not find the
         // zone that had the slot before.
-        ZoneWord(self.word.load(Ordering::Acquire))
+        ZoneWord::from_raw(self.word.load(Ordering::Acquire))
     }
 
     pub(super) fn store(&self, word: ZoneWord) {
-        self.word.store(word.0, Ordering::Release);
+        self.word.store(word.raw(), Ordering::Release);
     }
 
     /// The watermarks are four words: a reader may see old and new ones mixed, which shifts a reserve for a moment.
@@ -163,96 +164,6 @@ impl<Z> ZoneSlot<'_, Z> {
 impl<Z> Default for ZoneSlot<'_, Z> {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// A zone slot's word: whose zone it is, as one value that a walker can compare before and after it took a block.
-///
-/// ```text
-/// 63       32 31  19   18       17       16    15   0
-/// |   use   | zero | closed | private | taken | node |
-/// ```
-///
-/// *use* counts how often the slot was filled, so a slot that was emptied and filled again never shows the same word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ZoneWord(u64);
-
-impl ZoneWord {
-    const TAKEN: u64 = 1 << 16;
-    const PRIVATE: u64 = 1 << 17;
-    const CLOSED: u64 = 1 << 18;
-
-    pub(super) const fn is_taken(self) -> bool {
-        self.0 & Self::TAKEN != 0
-    }
-
-    pub(super) const fn is_closed(self) -> bool {
-        self.0 & Self::CLOSED != 0
-    }
-
-    /// The word of a zone that takes nothing new.
-    pub(super) const fn closed(self) -> Self {
-        Self(self.0 | Self::CLOSED)
-    }
-
-    /// The word of a zone that hands out.
-    pub(super) const fn open(self) -> Self {
-        Self(self.0 & !Self::CLOSED)
-    }
-
-    /// Whether both words are of one use of the slot: the same zone in the same hands, open or closed.
-    #[inline]
-    pub(super) const fn same_use(self, other: Self) -> bool {
-        (self.0 ^ other.0) & !Self::CLOSED == 0
-    }
-
-    /// The node and kind of an open zone, comparable in one step; a closed or vacant slot equals no [`Owned`].
-    #[inline]
-    pub(super) const fn owner(self) -> Owned {
-        Owned(self.0 as u32)
-    }
-
-    /// The node's number, which means nothing in a vacant slot.
-    #[inline]
-    pub(super) const fn node(self) -> NodeId {
-        NodeId::masked(self.0 as u16)
-    }
-
-    /// The node of a zone in use.
-    #[inline]
-    pub(super) fn taken(self) -> Option<NodeId> {
-        self.is_taken().then(|| self.node())
-    }
-
-    /// The word of the slot's next use.
-    pub(super) const fn taken_by(self, owner: Owned) -> Self {
-        Self(((self.0 >> 32).wrapping_add(1) & 0xffff_ffff) << 32 | owner.0 as u64)
-    }
-
-    /// The word of the slot when it is given up.
-    pub(super) const fn vacant(self) -> Self {
-        Self(self.0 & !0xffff_ffff)
-    }
-}
-
-/// A node and its kind, as the low half of a [`ZoneWord`] in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owned(u32);
-
-impl Owned {
-    #[inline]
-    pub(super) const fn ordinary(node: NodeId) -> Self {
-        Self(ZoneWord::TAKEN as u32 | node.get() as u32)
-    }
-
-    #[inline]
-    pub(super) const fn private(node: NodeId) -> Self {
-        Self(ZoneWord::PRIVATE as u32 | ZoneWord::TAKEN as u32 | node.get() as u32)
-    }
-
-    #[inline]
-    pub(super) const fn is_ordinary(self) -> bool {
-        self.0 & (ZoneWord::PRIVATE | ZoneWord::CLOSED | ZoneWord::TAKEN) as u32 == ZoneWord::TAKEN as u32
     }
 }
 

@@ -1,7 +1,8 @@
 //! Taking a block through a zonelist, and giving it back.
 
-use super::storage::{ListSlot, Owned, ZoneSlot, ZoneWord};
+use super::storage::{ListSlot, ZoneSlot};
 use super::token::{AllocError, Frame};
+use super::zone_word::{Owned, ZoneWord};
 use super::{Nodes, Registration};
 use crate::addr::{Order, Pfn};
 use crate::frame::{FrameError, FrameZone, FreeError, MigrateType};

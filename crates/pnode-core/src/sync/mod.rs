@@ -282,3 +282,56 @@ impl<T> fmt::Debug for Published<'_, T> {
         write!(f, "Published({:?})", self.pointer.load(Ordering::Relaxed))
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_held_lock_is_had_by_nobody_else_until_its_guard_is_gone() {
+        let lock: Lock<u32> = Lock::new(1);
+        let mut held = lock.try_lock().expect("nobody holds it");
+        assert!(lock.try_lock().is_none());
+        thread::scope(|scope| assert!(scope.spawn(|| lock.try_lock().is_none()).join().unwrap()));
+        *held += 1;
+        drop(held);
+        assert_eq!(lock.try_lock().map(|value| *value), Some(2));
+    }
+
+    /// Each holder lets others run between its look and its change, so two holders at once would lose a change.
+    #[test]
+    fn holders_come_one_after_the_other() {
+        const THREADS: u32 = 3;
+        const TIMES: u32 = 20;
+        let lock: Lock<u32> = Lock::new(0);
+        let start = Barrier::new(THREADS as usize);
+        let hold = || {
+            start.wait();
+            for _ in 0..TIMES {
+                let mut value = lock.lock();
+                let seen = *value;
+                thread::yield_now();
+                *value = seen + 1;
+            }
+        };
+        thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(hold))));
+        assert_eq!(*lock.lock(), THREADS * TIMES);
+    }
+
+    #[test]
+    fn what_is_withdrawn_is_not_found() {
+        let values = [1, 2];
+        let slot = Published::empty();
+        assert_eq!(slot.get(), None);
+        for value in &values {
+            slot.publish(value);
+            assert!(slot.get().is_some_and(|found| ptr::eq(found, value)));
+        }
+        slot.withdraw();
+        assert_eq!(slot.get(), None);
+    }
+}
