@@ -67,7 +67,7 @@ fn damaged_objects_are_survived() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "the same code runs in the other tests; this one takes Miri hours")]
+#[cfg_attr(miri, ignore = "the same code runs in the other tests; this one repeats it too often for Miri")]
 fn an_object_is_refused_in_a_page_of_another_size() {
     let mut scratch = Scratch::new();
     for kind in KINDS {

@@ -62,7 +62,7 @@ fn synthetic_pages_come_back() {
 
 /// Runs and repeats of every length near the limits of the formats, at both ends of a page.
 #[test]
-#[cfg_attr(miri, ignore = "the same code runs in the other tests; this one takes Miri hours")]
+#[cfg_attr(miri, ignore = "the same code runs in the other tests; this one repeats it too often for Miri")]
 fn repeats_of_every_period_come_back() {
     let noise = synth::corpus("random", 1);
     for period in (1..70).chain([127, 128, 255, 256, 269, 270, 271, 4080, 4090, 4095]) {
@@ -80,7 +80,7 @@ fn repeats_of_every_period_come_back() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "the same code runs in the other tests; this one takes Miri hours")]
+#[cfg_attr(miri, ignore = "the same code runs in the other tests; this one repeats it too often for Miri")]
 fn encode_never_fails_with_room_for_the_page() {
     let mut scratch = Scratch::new();
     for kind in KINDS {

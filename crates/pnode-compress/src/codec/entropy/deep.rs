@@ -3,7 +3,7 @@
 
 use super::PART;
 use super::parse::Sequences;
-use crate::codec::reach::{load, match_end};
+use crate::codec::reach::{hash, load, match_end};
 
 /// A match is looked for where this many bytes are left.
 const REACH: usize = 8;
@@ -48,9 +48,7 @@ impl Earlier<'_, '_> {
     /// Puts a position into its slots, and returns those that were there.
     #[inline(always)]
     fn exchange(&mut self, word: u64, at: usize) -> [usize; 2] {
-        const MIX: u64 = 0x9E37_79B1_85EB_CA87;
-        let long = ((word << 8).wrapping_mul(MIX) >> 53) as usize;
-        let short = ((word << 40).wrapping_mul(MIX) >> 53) as usize;
+        let (long, short) = (hash::<7, 11>(word), hash::<3, 11>(word));
         let exchange = |place: &mut u16| usize::from(core::mem::replace(place, at as u16));
         [exchange(&mut self.long[long & 2047]), exchange(&mut self.short[short & 2047])]
     }

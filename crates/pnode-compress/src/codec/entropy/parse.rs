@@ -8,7 +8,7 @@ pub(super) const MAX_SEQUENCES: usize = 2048 / 3;
 /// The shortest match.
 pub(super) const MIN_MATCH: usize = 3;
 /// How many bytes are hashed: literals are cheap here, and a shorter match saves little.
-const HASHED: u32 = 6;
+const HASHED: usize = 6;
 
 /// So many literals, then so many bytes from so far back.
 #[derive(Clone, Copy)]

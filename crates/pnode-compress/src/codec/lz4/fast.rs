@@ -28,7 +28,7 @@ pub fn encode_fast(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option
 ///
 /// An instance each, as a multiplication by a constant is one instruction and a register less in the loop.
 #[inline(never)]
-fn encode<const HASHED: u32>(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
+fn encode<const HASHED: usize>(page: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
     let mut cursor = Cursor::<HASHED>::new(page, &mut scratch.table)?;
     let mut block = Block::new(out);
     // Up to where sequences cover the page.
@@ -38,6 +38,7 @@ fn encode<const HASHED: u32>(page: &[u8], out: &mut [u8], scratch: &mut Scratch)
             Ok(found) => found,
             Err(end) => break end,
         };
+        // Longer hashes are for pages of words, where seldom anything is the same behind a match: the look costs more than it finds.
         let behind = if HASHED == 4 { cursor.behind(&found).min(found.at - taken) } else { 0 };
         let start = found.at - behind;
         if let Some((longer, word)) = found.short() {
@@ -56,7 +57,7 @@ fn encode<const HASHED: u32>(page: &[u8], out: &mut [u8], scratch: &mut Scratch)
 
 /// Appends a sequence.
 #[inline(always)]
-fn append<const HASHED: u32>(
+fn append<const HASHED: usize>(
     page: &[u8],
     literals: Range<usize>,
     distance: usize,
@@ -76,7 +77,7 @@ fn append<const HASHED: u32>(
 
 /// Adds what follows `taken`: the matches from `at` on, which the cursor does not reach, and literals.
 #[inline(never)]
-fn last_matches<const HASHED: u32>(
+fn last_matches<const HASHED: usize>(
     page: &[u8],
     mut taken: usize,
     mut at: usize,

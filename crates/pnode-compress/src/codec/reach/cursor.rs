@@ -1,6 +1,7 @@
 //! The quick encoder's search: a place in a page, and the last position of each hash.
 
 use super::access::load;
+use super::hash;
 
 /// A page has this many bytes from a place on where a search goes on.
 const REACH: usize = 24;
@@ -17,7 +18,7 @@ const PATIENCE: usize = 64;
 ///
 /// - **C1** `last + REACH = page.len()`, `2 <= last`, and `page.len() <= 65,536`.
 /// - **C2** Each slot is at most `last + PROBES - 1`.
-pub(in crate::codec) struct Cursor<'p, 's, const HASHED: u32> {
+pub(in crate::codec) struct Cursor<'p, 's, const HASHED: usize> {
     page: &'p [u8],
     slots: &'s mut [u16; 4096],
     last: usize,
@@ -56,7 +57,7 @@ impl Found {
     }
 }
 
-impl<'p, 's, const HASHED: u32> Cursor<'p, 's, HASHED> {
+impl<'p, 's, const HASHED: usize> Cursor<'p, 's, HASHED> {
     /// The first place that a search looks at; `None` if the page has fewer than 26 bytes or more than 65,536.
     #[inline(always)]
     pub(in crate::codec) fn new(page: &'p [u8], slots: &'s mut [u16; 4096]) -> Option<Self> {
@@ -94,18 +95,12 @@ impl<'p, 's, const HASHED: u32> Cursor<'p, 's, HASHED> {
         if from <= self.last { self.page[from..].first_chunk() } else { None }
     }
 
-    /// The slot of the first `HASHED` bytes of `word`: a key whose low bits are 0 leaves out the others.
-    #[inline(always)]
-    fn slot(word: u64) -> usize {
-        (word.wrapping_mul(0x9E37_79B1_85EB_CA87 << (64 - 8 * HASHED)) >> 52) as usize
-    }
-
     /// Remembers `position`, where the bytes are `word`; returns the one of the same hash before, and whether 4 bytes are
     /// the same there.
     #[inline(always)]
     fn probe(&mut self, word: u64, position: usize) -> (usize, bool) {
         debug_assert!(position < self.last + PROBES);
-        let slot = Self::slot(word);
+        let slot = hash::<HASHED, 12>(word);
         // INVARIANT: C2: callers have tested `position`.
         let from = usize::from(core::mem::replace(&mut self.slots[slot], position as u16));
         // REACH: C2, as REACH - PROBES is at least 4.
@@ -188,7 +183,7 @@ impl<'p, 's, const HASHED: u32> Cursor<'p, 's, HASHED> {
     /// The position remembered for the hash of `word`.
     #[inline]
     pub(in crate::codec) fn earlier(&self, word: u64) -> usize {
-        usize::from(self.slots[Self::slot(word)])
+        usize::from(self.slots[hash::<HASHED, 12>(word)])
     }
 }
 

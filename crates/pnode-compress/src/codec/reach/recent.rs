@@ -1,7 +1,7 @@
 //! The thorough encoder's search: the last few positions of each hash.
 
 use super::access::load;
-use super::match_end;
+use super::{hash, match_end};
 
 /// What the search loads at a position.
 const REACH: usize = 8;
@@ -61,11 +61,7 @@ impl<'p, 's, const LONG: usize> Recent<'p, 's, LONG> {
     /// Remembers a position, and returns the candidates that the two hashes of the bytes there name, four of 16 bits each.
     #[inline(always)]
     fn exchange(&mut self, word: u64, position: usize) -> (u64, u64) {
-        const KEY: u64 = 0x9E37_79B1_85EB_CA87;
-        let (long, short) = (
-            ((word << (64 - 8 * LONG)).wrapping_mul(KEY) >> 54) as usize,
-            ((word << 32).wrapping_mul(KEY) >> 55) as usize,
-        );
+        let (long, short) = (hash::<LONG, 10>(word), hash::<4, 9>(word));
         let (mut older, mut older_short) = (0, 0);
         // Both lie in their tables, by the number of bits of the hashes.
         if let Some(bucket) = self.long[long * WAYS..].first_chunk_mut::<WAYS>() {
