@@ -28,6 +28,13 @@ fn registry(distances: Distances<'static>) -> &'static Registry {
     Box::leak(Box::new(Nodes::new(storage.slots(), distances).unwrap()))
 }
 
+/// The tiers of the nodes as they are now.
+fn tiers(nodes: &Registry) -> Tiers<'static> {
+    let mut tiers = Tiers::new(Box::leak(Box::new([TierSlot::EMPTY; IDS])));
+    tiers.refresh(nodes).unwrap();
+    tiers
+}
+
 fn zone(number: u16, frames: u64) -> &'static WordZone {
     let range = FrameRange::new(Pfn::new(u64::from(number) * 64), frames).unwrap();
     Box::leak(Box::new(WordZone::new(range).unwrap()))
@@ -83,9 +90,7 @@ fn classes_fall_into_tiers() {
 #[test]
 fn cold_pages_go_to_the_next_tier_that_opened_its_door() {
     let nodes = machine();
-    let mut slots = [TierSlot::EMPTY; IDS];
-    let mut tiers = Tiers::new(&mut slots);
-    tiers.refresh(nodes).unwrap();
+    let tiers = tiers(nodes);
     let all = |from| targets(&tiers, from, &NodeMask::ALL, nodes.distances());
     // Far memory first (the ordinary node and the private one that consents, by number), compressed memory after it.
     assert_eq!(all(0), [1, 3, 4]);
@@ -118,9 +123,7 @@ fn in_a_tier_the_nearest_comes_first() {
     for number in [1, 2, 3] {
         private(nodes, number, MemoryClass::FAR, BOTH_WAYS);
     }
-    let mut slots = [TierSlot::EMPTY; IDS];
-    let mut tiers = Tiers::new(&mut slots);
-    tiers.refresh(nodes).unwrap();
+    let tiers = tiers(nodes);
     assert_eq!(targets(&tiers, 0, &NodeMask::ALL, nodes.distances()), [2, 3, 1]);
     // A table that speaks of fewer nodes makes the others equal, and loses none.
     assert_eq!(targets(&tiers, 0, &NodeMask::ALL, &Distances::uniform(1).unwrap()), [1, 2, 3]);
@@ -130,9 +133,7 @@ fn in_a_tier_the_nearest_comes_first() {
 #[test]
 fn a_table_of_any_size_names_the_same_nodes() {
     let nodes = machine();
-    let mut slots = [TierSlot::EMPTY; IDS];
-    let mut tiers = Tiers::new(&mut slots);
-    tiers.refresh(nodes).unwrap();
+    let tiers = tiers(nodes);
     for (from, count) in (0..IDS as u16).flat_map(|from| (1..=2 * IDS).map(move |count| (from, count))) {
         let set = |distances: &Distances<'_>| -> BTreeSet<u16> {
             targets(&tiers, from, &NodeMask::ALL, distances).into_iter().collect()
@@ -144,9 +145,7 @@ fn a_table_of_any_size_names_the_same_nodes() {
 #[test]
 fn hot_pages_go_to_the_nearest_ordinary_node_of_a_higher_tier() {
     let nodes = machine();
-    let mut slots = [TierSlot::EMPTY; IDS];
-    let mut tiers = Tiers::new(&mut slots);
-    tiers.refresh(nodes).unwrap();
+    let tiers = tiers(nodes);
     let promote = |page, cpu, allowed: &[u16]| {
         tiers.promotion(id(page), id(cpu), &mask(allowed), nodes.distances()).map(NodeId::get)
     };
@@ -289,9 +288,7 @@ fn demotion_through_services_and_grants() {
     private(nodes, 4, MemoryClass::COMPRESSED, BOTH_WAYS);
     let device = Box::leak(Box::new(Device { room: 2.into() }));
     served.serve(Box::leak(Box::new(Service::new(device)))).unwrap();
-    let mut slots = [TierSlot::EMPTY; IDS];
-    let mut tiers = Tiers::new(&mut slots);
-    tiers.refresh(nodes).unwrap();
+    let tiers = tiers(nodes);
 
     let mut cold: Vec<Block> =
         (0..8).map(|pfn| Block { pfn: Pfn::new(pfn), order: pnode_core::Order::ZERO }).collect();

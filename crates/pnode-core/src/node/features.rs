@@ -222,6 +222,7 @@ mod tests {
         // 1024 sets; a quarter lacks RECLAIM beside DEMOTION; of the rest, 3 in 8 pair the fence with one it excludes.
         assert_eq!(accepted, 768 - 288);
     }
+
     #[test]
     fn sets_are_sets_of_doors() {
         for (bit, (door, _)) in Features::DOORS.into_iter().enumerate() {

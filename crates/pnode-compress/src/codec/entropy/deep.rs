@@ -3,7 +3,7 @@
 
 use super::PART;
 use super::parse::Sequences;
-use crate::codec::reach::{hash, load, match_end};
+use crate::codec::reach::{hash, load, match_length};
 
 /// A match is looked for where this many bytes are left.
 const REACH: usize = 8;
@@ -50,7 +50,7 @@ impl Earlier<'_, '_> {
     fn exchange(&mut self, word: u64, at: usize) -> [usize; 2] {
         let (long, short) = (hash::<7, 11>(word), hash::<3, 11>(word));
         let exchange = |place: &mut u16| usize::from(core::mem::replace(place, at as u16));
-        [exchange(&mut self.long[long & 2047]), exchange(&mut self.short[short & 2047])]
+        [exchange(&mut self.long[long]), exchange(&mut self.short[short])]
     }
 
     /// The match at `at` that saves most, where `1 <= last <= at` and `at + REACH <= PART`.
@@ -63,10 +63,7 @@ impl Earlier<'_, '_> {
             let differ = word ^ load!(u64, self.part, candidate);
             if differ << 40 == 0 {
                 let distance = at - candidate;
-                let length = match differ {
-                    0 => match_end(self.part, at + 8, distance, PART) - at,
-                    _ => differ.trailing_zeros() as usize / 8,
-                };
+                let length = match_length(self.part, at, distance, differ, PART);
                 let gain = gain(length, distance, last);
                 if gain > best.gain {
                     best = Match { length, distance, gain };

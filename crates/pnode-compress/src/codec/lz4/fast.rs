@@ -38,7 +38,7 @@ fn encode<const HASHED: usize>(page: &[u8], out: &mut [u8], scratch: &mut Scratc
             Ok(found) => found,
             Err(end) => break end,
         };
-        // Longer hashes are for pages of words, where seldom anything is the same behind a match: the look costs more than it finds.
+        // On pages that suit a longer hash seldom anything is the same behind a match: the look costs more than it finds.
         let behind = if HASHED == 4 { cursor.behind(&found).min(found.at - taken) } else { 0 };
         let start = found.at - behind;
         if let Some((longer, word)) = found.short() {

@@ -207,3 +207,18 @@ pub(in crate::codec) fn match_end(page: &[u8], mut stop: usize, distance: usize,
     }
     stop.min(limit)
 }
+
+/// How long a match at `at` is, whose first 8 bytes differ by `differ` from those `distance` before; up to `limit`.
+#[inline(always)]
+pub(in crate::codec) fn match_length(
+    page: &[u8],
+    at: usize,
+    distance: usize,
+    differ: u64,
+    limit: usize,
+) -> usize {
+    match differ {
+        0 => match_end(page, at + 8, distance, limit) - at,
+        _ => differ.trailing_zeros() as usize / 8,
+    }
+}

@@ -26,7 +26,7 @@ mod replay;
 mod tested;
 
 pub(in crate::codec) use block::Block;
-pub(in crate::codec) use cursor::{Cursor, match_end};
+pub(in crate::codec) use cursor::{Cursor, match_end, match_length};
 pub(in crate::codec) use fill::{copy_match, decode_quickly, length};
 pub(in crate::codec) use hash::hash;
 pub(in crate::codec) use lanes::read_lanes;

@@ -1,7 +1,7 @@
 //! The thorough encoder's search: the last few positions of each hash.
 
 use super::access::load;
-use super::{hash, match_end};
+use super::{hash, match_length};
 
 /// What the search loads at a position.
 const REACH: usize = 8;
@@ -102,10 +102,7 @@ impl<'p, 's, const LONG: usize> Recent<'p, 's, LONG> {
             // REACH: R2.
             let differ = load!(u64, self.page, from) ^ word;
             if differ << (64 - 8 * LONG) == 0 && self.may_pass(at, from, best.length) {
-                let length = match differ {
-                    0 => match_end(self.page, at + 8, at - from, self.limit) - at,
-                    _ => differ.trailing_zeros() as usize / 8,
-                };
+                let length = match_length(self.page, at, at - from, differ, self.limit);
                 if length > best.length {
                     best = Match { length, distance: at - from };
                 }
